@@ -1,0 +1,177 @@
+"""Weighted particles: runs of one program that advance together, and what is left when they have finished."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from ppl.distributions import Categorical
+from ppl.effects import Weight, factor, parallel, sample
+from ppl.inference import weights
+from ppl.program import Program, Request, Run, Twists
+
+T = TypeVar("T")
+
+
+class Particle(Generic[T]):
+    """A run with its log weight; `origin` is the index of the first-generation particle it descends from."""
+
+    __slots__ = ("log_weight", "origin", "run", "twists")
+
+    def __init__(self, run: Run[T], log_weight: float, twists: Twists, origin: int) -> None:
+        self.run = run
+        self.log_weight = log_weight
+        self.twists = twists
+        self.origin = origin
+
+    @property
+    def active(self) -> bool:
+        """Whether there is more to run: neither returned nor of weight zero."""
+        return not self.run.done and self.log_weight > -math.inf
+
+    def child(self, log_weight: float) -> Particle[T]:
+        """A copy with another weight; its run is a replay."""
+        return Particle(self.run.clone(), log_weight, self.twists.copy(), self.origin)
+
+    def finish(self) -> None:
+        """Once the run has returned, divide its twists out."""
+        if self.run.done:
+            self.log_weight -= self.twists.total()
+            self.twists = Twists()
+
+
+@dataclass(frozen=True)
+class Step:
+    """The population just before the resampling decision at one suspension."""
+
+    ess: float
+    """Effective sample size, a count."""
+    log_evidence: float
+    """Estimate of the log evidence of the target up to here."""
+    unique: int
+    """Distinct first-generation ancestors of the particles of positive weight."""
+    resampled: bool
+
+
+@dataclass(frozen=True)
+class Population(Generic[T]):
+    """Finished particles: values with log weights, properly weighted for the program's measure.
+
+    E[mean of exp(log_weights) f(values)] = measure(program)(f). A particle of weight zero has value None.
+    """
+
+    values: tuple[T | None, ...]
+    log_weights: np.ndarray
+    """float64 [N], not normalised."""
+    steps: tuple[Step, ...] = ()
+    killed: Counter[str] | None = None
+    """How many particles each site gave weight zero."""
+
+    @property
+    def log_evidence(self) -> float:
+        """log of the mean weight; exp of it is unbiased for the evidence Z."""
+        return weights.log_mean_exp(self.log_weights)
+
+
+class Particles(Generic[T]):
+    """The moving population of an algorithm."""
+
+    def __init__(self, program: Program[T], count: int) -> None:
+        if count < 1:
+            raise ValueError(f"a population needs at least 1 particle, not {count}")
+        self.members = [Particle(Run(program), 0.0, Twists(), i) for i in range(count)]
+        for particle in self.members:
+            particle.finish()
+        self.killed: Counter[str] = Counter()
+
+    @property
+    def active(self) -> bool:
+        return any(particle.active for particle in self.members)
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """float64 [N], not normalised."""
+        return np.array([particle.log_weight for particle in self.members])
+
+    async def advance(self) -> None:
+        """Bring every particle past its next factor or twist, or to its return; draws go out as batches."""
+        moving = [particle for particle in self.members if particle.active]
+        while moving:
+            still: list[Particle[T]] = []
+            asked: list[Request] = []
+            for particle in moving:
+                pending = particle.run.pending
+                requests = particle.run.requests() if pending is None else (pending,)
+                for request in requests:
+                    if isinstance(request.effect, Weight):
+                        self._weigh(particle, request)
+                        break
+                else:
+                    still.append(particle)
+                    asked += requests
+            answers = await parallel(*[request.effect for request in asked]) if asked else []
+            for request, answer in zip(asked, answers, strict=True):
+                request.answer(answer)
+            moving = []
+            for particle in still:
+                if particle.run.done:
+                    particle.finish()
+                else:
+                    moving.append(particle)
+
+    def _weigh(self, particle: Particle[T], request: Request) -> None:
+        """Perform a factor or twist."""
+        particle.log_weight += particle.twists.change(request)
+        if particle.log_weight == -math.inf:
+            self.killed[request.address] += 1
+        else:
+            request.answer(None)
+            particle.finish()
+
+    def select(self, ancestors: Sequence[int]) -> None:
+        """Replace the population by children of equal weight; the evidence stays.
+
+        The first child of a particle keeps its run, only further children replay.
+        """
+        level = weights.log_mean_exp(self.log_weights)
+        old, used = self.members, set[int]()
+        members: list[Particle[T]] = []
+        for a in ancestors:
+            if a in used:
+                members.append(old[a].child(level))
+            else:
+                used.add(a)
+                old[a].log_weight = level
+                members.append(old[a])
+        self.members = members
+
+    def step(self, resampled: bool) -> Step:
+        """The diagnostics of this moment."""
+        logw = self.log_weights
+        unique = len({particle.origin for particle in self.members if particle.log_weight > -math.inf})
+        return Step(weights.ess(logw), weights.log_mean_exp(logw), unique, resampled)
+
+    def population(self, steps: Sequence[Step] = ()) -> Population[T]:
+        """What remains when nothing is active."""
+        values = tuple(p.run.value if p.log_weight > -math.inf else None for p in self.members)
+        return Population(values, self.log_weights, tuple(steps), self.killed)
+
+
+def collapse(populations: Program[Population[T]]) -> Program[T]:
+    """Pick one particle by weight and factor the evidence in: the bridge from an algorithm back to a program.
+
+    Law: `measure(collapse(algorithm(p))) == measure(p)` for every properly weighting algorithm
+    (Scibior et al. 2018, "Denotational validation of higher-order Bayesian inference").
+    """
+    return Program("collapse", _collapse, (populations,), {})
+
+
+async def _collapse(populations: Program[Population[T]]) -> T:
+    population = await populations
+    await factor("evidence", population.log_evidence)
+    return await sample("pick", Categorical(population.values, population.log_weights))  # pyright: ignore[reportReturnType]

@@ -1,0 +1,204 @@
+"""Language models as distributions over texts, and the step reward that reads its score head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ppl.effects import Call
+from ppl.models import checkpoint
+from ppl.models.engine import Engine, Stop
+from ppl.models.text import Text, Tokenizer
+from ppl.source import Key
+
+
+class LanguageModel:
+    """A transformer with its tokenizer; `extend` is what programs sample from.
+
+    It is a light handle: `handle()` gives another one over the same engine, whose `tokens` counts what was
+    sampled through it alone, while the device calls are shared.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str = "model") -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.name = name
+        self.tokens = 0
+        self._stops: dict[str | None, tuple[Stop, np.ndarray]] = {}
+
+    def handle(self) -> LanguageModel:
+        """Another handle, with its own count of tokens."""
+        other = LanguageModel(self.engine, self.tokenizer, self.name)
+        other._stops = self._stops
+        return other
+
+    def text(self, text: str) -> Text:
+        """The tokens of a prompt.
+
+        Raises:
+            ValueError: the vocabulary cannot write it, or it leaves no room in the context.
+        """
+        out = Text.of(self.tokenizer, text)
+        if not 0 < len(out) < self.engine.capacity:
+            raise ValueError(f"a prompt of {len(out)} tokens does not fit {self.name}: its context holds "
+                             f"{self.engine.capacity} tokens, prompt and answer together")  # fmt: skip
+        return out
+
+    def extend(
+        self, text: Text, *, until: str | None = None, max_tokens: int = 256, temperature: float = 1.0
+    ) -> Extension:
+        """The distribution of `text` with one more block behind it.
+
+        The block ends with the token that completes `until`, with an end-of-text token, or at `max_tokens`. At a temperature
+        other than 1 this *is* the tempered model: no weight corrects for it.
+
+        Raises:
+            ValueError: `max_tokens` < 1, temperature not positive, `until` empty, or `text` has no room left.
+        """
+        return Extension(self, text, until, max_tokens, temperature)
+
+    def stop(self, until: str | None) -> tuple[Stop, np.ndarray]:
+        """The automaton that watches for `until` and the end of the text, on the device and on the host."""
+        if until not in self._stops:
+            table = stop_table(self.tokenizer, until)
+            self._stops[until] = Stop(jnp.asarray(table), len(table) - 1), table
+        return self._stops[until]
+
+    def __repr__(self) -> str:
+        return f"<language model {self.name}>"
+
+
+class Extension:
+    """The distribution over texts that `LanguageModel.extend` denotes."""
+
+    __slots__ = ("lm", "max_tokens", "temperature", "text", "until")
+
+    def __init__(self, lm: LanguageModel, text: Text, until: str | None, max_tokens: int, temperature: float) -> None:
+        if max_tokens < 1 or not 0 < temperature < math.inf or until == "":
+            raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens must be "
+                             "at least 1, the temperature positive and finite, until not empty")  # fmt: skip
+        if len(text) >= lm.engine.capacity:
+            raise ValueError(f"extend: a text of {len(text)} tokens fills the context of {lm.engine.capacity}")
+        self.lm = lm
+        self.text = text
+        self.until = until
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+
+    @property
+    def family(self) -> Hashable:
+        return self.lm.engine, self.until, self.max_tokens, self.temperature
+
+    @staticmethod
+    def draw_many(keys: Sequence[Key], dists: Sequence[Extension]) -> list[Text]:
+        """One block for each, decoded together."""
+        lm, until, max_tokens, temperature = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].temperature
+        data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
+        texts = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, temperature)
+        for dist, text in zip(dists, texts, strict=True):
+            dist.lm.tokens += len(text) - len(dist.text)
+        return texts
+
+    @staticmethod
+    def log_prob_many(dists: Sequence[Extension], values: Sequence[Text]) -> list[float]:
+        """Nats, summed over the tokens of the block; `-inf` for a text the distribution cannot write."""
+        out = [-math.inf] * len(dists)
+        possible = [i for i, (dist, value) in enumerate(zip(dists, values, strict=True)) if dist.can_write(value)]
+        if possible:
+            texts, starts = [values[i] for i in possible], [len(dists[i].text) for i in possible]
+            sums = dists[0].lm.engine.log_probs(texts, starts, dists[0].temperature)
+            for i, log_prob in zip(possible, sums, strict=True):
+                out[i] = log_prob
+        return out
+
+    def sample(self, key: Key) -> Text:
+        return self.draw_many([key], [self])[0]
+
+    def log_prob(self, value: Any) -> float:
+        return self.log_prob_many([self], [value])[0]
+
+    def can_write(self, value: Any) -> bool:
+        """Whether `value` is the text with one whole block behind it, no more and no less."""
+        if not isinstance(value, Text) or not value.data.startswith(self.text.data):
+            return False
+        block = np.frombuffer(value.data[len(self.text.data) :], "<i4").tolist()
+        limit = min(self.max_tokens, self.lm.engine.capacity - len(self.text))
+        if not 1 <= len(block) <= limit:
+            return False
+        table, state = self.lm.stop(self.until)[1], 0
+        for position, token in enumerate(block):
+            state = table[state, token]
+            if state == len(table) - 1:
+                return position == len(block) - 1
+        return len(block) == limit
+
+    def __repr__(self) -> str:
+        return f"Extension(of {len(self.text)} tokens, until={self.until!r}, max_tokens={self.max_tokens})"
+
+
+class StepReward:
+    """Judges the last step of a text: calling it gives an effect whose answer is log P(this step is right).
+
+    It reads the score head of a language model at the text's last token. When that model also wrote the text, the
+    judgement is a by-product of decoding and costs nothing more.
+
+    Raises:
+        ValueError: the model has no score head.
+    """
+
+    kind = "step"
+
+    def __init__(self, lm: LanguageModel) -> None:
+        if "score.weight" not in lm.engine.params:
+            raise ValueError(f"{lm.name} has no score head (score.weight, score.bias): it cannot judge steps")
+        self._batch = lm.engine.log_right
+
+    def __call__(self, text: Text) -> Call[float]:
+        return Call(self.score, (text,), self._batch)
+
+    def score(self, text: Text) -> float:
+        """log P(the last step is right), nats."""
+        return self._batch([(text,)])[0]
+
+
+def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
+    """int32 [states, vocabulary]: how far `until` is matched (Knuth, Morris and Pratt 1977) after each token.
+
+    The last state is final: `until` is complete, within a token or across several, or the text has ended.
+    """
+    until = until or ""
+    final = max(len(until), 1)
+    table = np.zeros((final + 1, tokenizer.size), np.int32)
+    table[final] = final
+    for token, piece in enumerate(tokenizer.pieces()):
+        for state in range(final):
+            text = until[:state] + piece
+            if token in tokenizer.eos or (until and until in text):
+                table[state, token] = final
+            elif until:
+                table[state, token] = next(n for n in range(min(len(text), final - 1), -1, -1) if text.endswith(until[:n]))
+    return table
+
+
+def log_odds(log_p: float) -> float:
+    """log(p / (1 - p)) of a log probability; finite unless p is exactly 0 or 1."""
+    if log_p == 0.0:
+        return math.inf
+    return log_p - math.log(-math.expm1(log_p))
+
+
+def load(path: Path | str) -> LanguageModel:
+    """The language model in a checkpoint folder.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong with it.
+    """
+    params, config, tokenizer = checkpoint.load(path)
+    return LanguageModel(Engine(params, config), tokenizer, Path(path).name)
+
+

@@ -1,0 +1,115 @@
+"""`Text`: an immutable token sequence, and the tokenizer that reads and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import tokenizers
+
+TOKEN_BYTES = 4
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with its end-of-text tokens."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, eos: Sequence[int] = ()) -> None:
+        self.backend = backend
+        self.eos = frozenset(eos)
+        self.size = backend.get_vocab_size()
+        self._eos_data = frozenset(np.int32(t).tobytes() for t in eos)
+        # Replay asks for the same prompts and lines again and again.
+        self.encode = lru_cache(10_000)(self._encode)
+        self.decode = lru_cache(100_000)(self._decode)
+
+    @classmethod
+    def of_characters(cls, alphabet: str) -> Tokenizer:
+        """One token per character, numbered in the order of `alphabet`."""
+        model = tokenizers.models.WordLevel({c: i for i, c in enumerate(alphabet)}, unk_token="")
+        backend = tokenizers.Tokenizer(model)
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+        backend.decoder = tokenizers.decoders.Fuse()
+        return cls(backend)
+
+    def _encode(self, text: str) -> bytes:
+        """Token ids, int32 as bytes.
+
+        Raises:
+            ValueError: the vocabulary cannot write the text; names the first character that is lost.
+        """
+        ids = self.backend.encode(text, add_special_tokens=False).ids
+        if self.backend.decode(ids, skip_special_tokens=False) != text:
+            known = self.backend.get_vocab()
+            lost = next((c for c in text if c not in known), text)
+            raise ValueError(f"the tokenizer cannot write {lost!r} (in {text!r})")
+        return np.array(ids, "<i4").tobytes()
+
+    def _decode(self, data: bytes) -> str:
+        """The text of int32 token ids given as bytes."""
+        return self.backend.decode(np.frombuffer(data, "<i4").tolist(), skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        """What each token writes, by id."""
+        return [self.backend.id_to_token(i) or "" for i in range(self.size)]
+
+    def ends(self, data: bytes) -> bool:
+        """Whether the last token is an end-of-text token."""
+        return data[-TOKEN_BYTES:] in self._eos_data
+
+
+class Text:
+    """Tokens that never change, with a link to the text they extend: clones share them.
+
+    Two texts are equal when their tokens are. `log_prob` is what the sampler reported for the tokens after
+    `parent`: nats, summed over tokens, under the distribution they were drawn from; None if they were not drawn.
+    """
+
+    __slots__ = ("data", "log_prob", "parent", "tokenizer")
+
+    def __init__(
+        self, tokenizer: Tokenizer, data: bytes, parent: Text | None = None, log_prob: float | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.data = data
+        self.parent = parent
+        self.log_prob = log_prob
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, text: str) -> Text:
+        """The tokens of a string."""
+        return cls(tokenizer, tokenizer.encode(text))
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int32 [length]."""
+        return np.frombuffer(self.data, "<i4")
+
+    @property
+    def last(self) -> str:
+        """What was written after `parent`."""
+        return self.tokenizer.decode(self.data[len(self.parent.data) :] if self.parent else self.data)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text ends in an end-of-text token."""
+        return self.tokenizer.ends(self.data)
+
+    def __add__(self, text: str) -> Text:
+        """The text followed by given (not sampled) characters."""
+        return Text(self.tokenizer, self.data + self.tokenizer.encode(text), self)
+
+    def __len__(self) -> int:
+        return len(self.data) // TOKEN_BYTES
+
+    def __str__(self) -> str:
+        return self.tokenizer.decode(self.data)
+
+    def __repr__(self) -> str:
+        return f"Text({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Text) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)

@@ -1,0 +1,201 @@
+"""A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU (Llama 2/3, Qwen 2).
+
+Parameters are a flat dictionary under the names and in the shapes ([out, in]) of Hugging Face
+checkpoints, so that loading is a copy. There is one forward function, `advance`: it feeds S tokens
+to rows that already hold `lengths` tokens. Training and scoring call it without a cache, prefill
+with S > 1, decoding with S = 1.
+
+Sources: Touvron et al. 2023 (Llama); Su et al. 2021 (RoPE); Ainslie et al. 2023 (GQA); Shazeer 2020 (SwiGLU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Params = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes of a model, named as in Hugging Face's `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} must be a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Config:
+        """The fields of a `config.json` that this architecture reads; `KeyError` names a missing one."""
+        names = [f.name for f in fields(cls)]
+        required = names[: names.index("rope_theta")]
+        missing = [name for name in required if name not in data]
+        if missing:
+            raise KeyError(f"config.json lacks {', '.join(missing)}")
+        return cls(**{name: data[name] for name in names if name in data})
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens that each row holds; capacity C. One array per layer.
+
+    `keys[l]` is [rows, kv_heads, head_dim, C] and `values[l]` [rows, kv_heads, C, head_dim]: both
+    products of decode attention then contract over the layout XLA:CPU multiplies fastest
+    (5 times faster at 256 rows than [rows, C, kv_heads, head_dim]).
+    """
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+
+
+def empty_cache(config: Config, rows: int, capacity: int) -> Cache:
+    """A cache of `rows` empty rows with room for `capacity` tokens each, float32."""
+    heads, dim, layers = config.num_key_value_heads, config.head_dim, range(config.num_hidden_layers)
+    return Cache(
+        tuple(jnp.zeros((rows, heads, dim, capacity), jnp.float32) for _ in layers),
+        tuple(jnp.zeros((rows, heads, capacity, dim), jnp.float32) for _ in layers),
+    )
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of the language model (reward heads come on top)."""
+    d, f = config.hidden_size, config.intermediate_size
+    q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    out: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, d)}
+    for i in range(config.num_hidden_layers):
+        layer = f"model.layers.{i}"
+        out |= {
+            f"{layer}.input_layernorm.weight": (d,),
+            f"{layer}.self_attn.q_proj.weight": (q, d),
+            f"{layer}.self_attn.k_proj.weight": (kv, d),
+            f"{layer}.self_attn.v_proj.weight": (kv, d),
+            f"{layer}.self_attn.o_proj.weight": (d, q),
+            f"{layer}.post_attention_layernorm.weight": (d,),
+            f"{layer}.mlp.gate_proj.weight": (f, d),
+            f"{layer}.mlp.up_proj.weight": (f, d),
+            f"{layer}.mlp.down_proj.weight": (d, f),
+        }
+    out["model.norm.weight"] = (d,)
+    if not config.tie_word_embeddings:
+        out["lm_head.weight"] = (config.vocab_size, d)
+    return out
+
+
+def init_params(config: Config, key: Array) -> Params:
+    """Random parameters: norms one, matrices normal with standard deviation 1/sqrt(fan in)."""
+    table = shapes(config)
+    params: Params = {}
+    for (name, shape), k in zip(table.items(), jax.random.split(key, len(table)), strict=True):
+        if len(shape) == 1:
+            params[name] = jnp.ones(shape, jnp.float32)
+        else:
+            params[name] = jax.random.normal(k, shape, jnp.float32) * shape[1] ** -0.5
+    return params
+
+
+def advance(
+    params: Params, config: Config, tokens: Array, cache: Cache | None = None, lengths: Array | None = None
+) -> tuple[Array, Cache | None]:
+    """Feed `tokens` [rows, S] to rows that hold `lengths` [rows] tokens.
+
+    Returns the hidden states after the final norm, [rows, S, hidden_size], and the cache with the
+    tokens written behind the old ones. Rows may be ragged: a row's surplus tokens (padding) are
+    written past its true length, where nothing attends and the next call overwrites. Without a cache the
+    rows start empty and nothing is kept.
+    """
+    rows, steps = tokens.shape
+    start = jnp.zeros((rows,), jnp.int32) if lengths is None else lengths
+    positions = start[:, None] + jnp.arange(steps)
+    cos, sin = _rope(config, positions)
+    capacity = steps if cache is None else cache.keys[0].shape[-1]
+    visible = jnp.arange(capacity) <= positions[..., None]  # [rows, S, C]
+    x = params["model.embed_tokens.weight"][tokens]
+    keys, values = [], []
+    for i in range(config.num_hidden_layers):
+        layer = f"model.layers.{i}"
+        h = _norm(x, params[f"{layer}.input_layernorm.weight"], config.rms_norm_eps)
+        q = _rotate(_heads(h, params[f"{layer}.self_attn.q_proj.weight"], config.head_dim), cos, sin)
+        k = _rotate(_heads(h, params[f"{layer}.self_attn.k_proj.weight"], config.head_dim), cos, sin)
+        v = _heads(h, params[f"{layer}.self_attn.v_proj.weight"], config.head_dim)
+        if cache is None:
+            k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+        else:
+            row = jnp.arange(rows)[:, None]
+            k = cache.keys[i].at[row, :, :, positions].set(k, mode="drop")
+            v = cache.values[i].at[row, :, positions].set(v, mode="drop")
+        keys.append(k)
+        values.append(v)
+        x = x + _linear(_attend(q, k, v, visible), params[f"{layer}.self_attn.o_proj.weight"])
+        h = _norm(x, params[f"{layer}.post_attention_layernorm.weight"], config.rms_norm_eps)
+        gate = jax.nn.silu(_linear(h, params[f"{layer}.mlp.gate_proj.weight"]))
+        up = _linear(h, params[f"{layer}.mlp.up_proj.weight"])
+        x = x + _linear(gate * up, params[f"{layer}.mlp.down_proj.weight"])
+    hidden = _norm(x, params["model.norm.weight"], config.rms_norm_eps)
+    return hidden, None if cache is None else Cache(tuple(keys), tuple(values))
+
+
+def logits(params: Params, hidden: Array) -> Array:
+    """Next-token logits [..., vocab_size] of hidden states [..., hidden_size]."""
+    return _linear(hidden, params.get("lm_head.weight", params["model.embed_tokens.weight"]))
+
+
+def score(params: Params, hidden: Array) -> Array:
+    """The scalar head `score.{weight,bias}` on hidden states [..., hidden_size]: logits [...]."""
+    return _linear(hidden, params["score.weight"])[..., 0] + params["score.bias"][0]
+
+
+def _linear(x: Array, weight: Array) -> Array:
+    # One flat matrix product: XLA:CPU is a quarter faster on it, forward and backward, than on a batched one.
+    return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
+
+
+def _norm(x: Array, weight: Array, eps: float) -> Array:
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * weight
+
+
+def _heads(x: Array, weight: Array, head_dim: int) -> Array:
+    return _linear(x, weight).reshape(*x.shape[:-1], -1, head_dim)
+
+
+def _rope(config: Config, positions: Array) -> tuple[Array, Array]:
+    half = config.head_dim // 2
+    angles = positions[..., None] * config.rope_theta ** (-jnp.arange(half) / half)
+    return jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]  # [rows, S, 1, head_dim / 2]
+
+
+def _rotate(x: Array, cos: Array, sin: Array) -> Array:
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _attend(q: Array, k: Array, v: Array, visible: Array) -> Array:
+    """q [rows, S, heads, D], k [rows, kv_heads, D, C], v [rows, kv_heads, C, D] -> [rows, S, heads * D]."""
+    rows, steps, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    q = q.reshape(rows, steps, kv_heads, heads // kv_heads, dim).transpose(0, 2, 1, 3, 4)
+    q = q.reshape(rows, kv_heads, -1, dim) * dim**-0.5
+    scores = jnp.einsum("bhqd,bhdc->bhqc", q, k).reshape(rows, kv_heads, steps, -1, k.shape[-1])
+    scores = jnp.where(visible[:, None, :, None, :], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, -1).reshape(rows, kv_heads, -1, k.shape[-1])
+    out = jnp.einsum("bhqc,bhcd->bhqd", weights, v).reshape(rows, kv_heads, steps, -1, dim)
+    return out.transpose(0, 2, 1, 3, 4).reshape(rows, steps, heads * dim)

@@ -1,0 +1,123 @@
+"""Distributions: a protocol, and the small finite ones that programs and algorithms need on the host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from ppl.source import Key
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class NotFinite(TypeError):
+    """The distribution has no finite table of outcomes, so it cannot be enumerated."""
+
+
+@runtime_checkable
+class Distribution(Protocol[T_co]):
+    """What `sample` draws from.
+
+    Optional, for distributions whose outcomes can be listed: `table() -> [(value, probability)]`. Optional, for
+    batches: a static `draw_many(keys, dists)` for distributions of equal `family`.
+    """
+
+    @property
+    def family(self) -> Hashable:
+        """Distributions of equal family are drawn by one batched call."""
+        ...
+
+    def sample(self, key: Key) -> T_co:
+        """A draw; the same key gives the same value."""
+        ...
+
+    def log_prob(self, value: Any) -> float:
+        """Natural log of the probability (or density) of `value`; `-inf` outside the support."""
+        ...
+
+
+def table(dist: Distribution[T]) -> list[tuple[T, float]]:
+    """The outcomes of a finite distribution with their probabilities, impossible ones left out.
+
+    Raises:
+        NotFinite: the distribution has no `table`.
+    """
+    make = getattr(dist, "table", None)
+    if make is None:
+        raise NotFinite(f"{type(dist).__name__} has no finite table of outcomes")
+    return [(value, p) for value, p in make() if p > 0.0]
+
+
+class Categorical(Generic[T]):
+    """One of `values`, with probabilities proportional to exp(log_weights); equally likely without them.
+
+    Raises:
+        ValueError: no values, lengths that differ, a weight that is `nan` or `+inf`, or all weights `-inf`.
+    """
+
+    __slots__ = ("_cdf", "values")
+
+    def __init__(self, values: Sequence[T], log_weights: Sequence[float] | np.ndarray | None = None) -> None:
+        self.values = values if isinstance(values, tuple) else tuple(values)
+        count = len(self.values)
+        if count == 0:
+            raise ValueError("Categorical needs at least one value")
+        if log_weights is None:
+            weights = np.ones(count)
+        else:
+            logw = np.asarray(log_weights, np.float64)
+            if logw.shape != (count,):
+                raise ValueError(f"Categorical: {count} values but log_weights of shape {logw.shape}")
+            top = logw.max()
+            if not -math.inf < top < math.inf:  # also false for nan
+                raise ValueError(f"Categorical: log_weights {logw.tolist()} need a finite maximum and no nan")
+            weights = np.exp(logw - top)
+        cdf = np.cumsum(weights)
+        self._cdf = cdf / cdf[-1]
+
+    @classmethod
+    def of(cls, table: dict[T, float]) -> Categorical[T]:
+        """From a mapping value -> probability (or unnormalised weight, not negative)."""
+        if any(not w >= 0 for w in table.values()):
+            raise ValueError(f"Categorical.of: weights must not be negative or nan: {table}")
+        with np.errstate(divide="ignore"):
+            return cls(tuple(table), np.log(np.fromiter(table.values(), np.float64)))
+
+    @property
+    def family(self) -> Hashable:
+        return Categorical
+
+    def sample(self, key: Key) -> T:
+        # The first value whose cumulative probability exceeds u has positive probability; u < 1 = cdf[-1].
+        return self.values[int(np.searchsorted(self._cdf, key.uniform(), side="right"))]
+
+    def log_prob(self, value: Any) -> float:
+        p = sum(p for v, p in self.table() if v == value)
+        return math.log(p) if p > 0 else -math.inf
+
+    def table(self) -> list[tuple[T, float]]:
+        return list(zip(self.values, np.diff(self._cdf, prepend=0.0).tolist(), strict=True))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{v!r}: {p:.4g}" for v, p in self.table()[:6])
+        return f"Categorical({{{inside}{', ...' if len(self.values) > 6 else ''}}})"
+
+
+def Bernoulli(p: float) -> Categorical[bool]:  # noqa: N802
+    """True with probability `p`.
+
+    Raises:
+        ValueError: `p` is not within [0, 1].
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"Bernoulli: p must lie in [0, 1], not {p}")
+    return Categorical.of({True: p, False: 1.0 - p})
+
+
+def uniform(values: Sequence[T]) -> Categorical[T]:
+    """Equally likely values."""
+    return Categorical(values)

@@ -1,0 +1,40 @@
+"""Inference: interpret a program by an algorithm and look at the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ppl.host import Observer, run_many
+from ppl.inference.population import Population
+from ppl.posterior import Posterior
+from ppl.program import Program
+from ppl.source import Key
+
+T = TypeVar("T")
+Algorithm = Callable[[Program[T]], Program[Population[T]]]
+
+
+def infer(
+    program: Program[T], algorithm: Algorithm[T], seed: int | Key = 0, observers: Sequence[Observer] = ()
+) -> Posterior[T]:
+    """Interpret `program` by `algorithm`. The same seed gives the same posterior.
+
+    Raises:
+        TypeError: `program` is not what calling a `@ppl.program` function gives.
+    """
+    return infer_many([program], algorithm, [seed], observers)[0]
+
+
+def infer_many(
+    programs: Iterable[Program[T]],
+    algorithm: Algorithm[T],
+    seeds: Iterable[int | Key],
+    observers: Sequence[Observer] = (),
+) -> list[Posterior[T]]:
+    """Interpret several programs together, sharing device calls.
+
+    Law: `infer_many(ps, alg, seeds)[i] == infer(ps[i], alg, seeds[i])`.
+    """
+    traces = run_many((algorithm(program) for program in programs), seeds, observers)
+    return [Posterior(trace.value) for trace in traces if trace.value is not None]

@@ -1,0 +1,156 @@
+"""The meaning of a program, exactly.
+
+`measure(p)` is the unnormalised measure over return values that a program denotes,
+
+    measure(p)(v) = E_{choices ~ prior} [ exp(sum of factors) * 1{p returns v} ],
+
+computed by depth-first re-execution over finite tables. It is both the semantics and the test oracle: an inference
+algorithm is a program too, so `measure(collapse(algorithm(p))) == measure(p)` checks it over every outcome of its own
+randomness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ppl.distributions import NotFinite, table
+from ppl.effects import Call, Sample, Weight
+from ppl.program import Program, Run, Twists
+
+T = TypeVar("T")
+TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Path(Generic[T]):
+    """One way through a program: its value, its prior probability, its log weight, and its choices by address."""
+
+    value: T
+    probability: float
+    log_weight: float
+    choices: dict[str, Any]
+
+
+class TooManyPaths(RuntimeError):
+    """The program has more paths than `max_paths`."""
+
+
+def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
+    """Every path of a finite program whose weight is not zero.
+
+    Each distinct call is made once per choice history that leads to it.
+
+    Raises:
+        NotFinite: naming the first site that has no table.
+        TooManyPaths: saying how many were seen and how much prior probability they cover.
+    """
+    # One entry per draw or call of the current path: its remaining outcomes, the next one last.
+    stack: list[list[tuple[Any, float]]] = []
+    seen, covered = 0, 0.0
+    while True:
+        if seen >= max_paths:
+            raise TooManyPaths(
+                f"{program.name} has more than {max_paths} paths (those seen cover {covered:.3g} of the prior "
+                "probability); shorten it or raise max_paths"
+            )
+        run, depth, probability, log_weight = Run(program), 0, 1.0, 0.0
+        twists, choices = Twists(), {}
+        while not run.done and log_weight > -math.inf:
+            request = run.requests()[0]
+            effect = request.effect
+            kind = type(effect)
+            if kind is Sample or kind is Call:
+                if depth == len(stack):
+                    stack.append(_outcomes(effect, request.address))
+                value, p = stack[depth][-1]
+                depth += 1
+                probability *= p
+                if kind is Sample:
+                    choices[request.address] = value
+                request.answer(value)
+                continue
+            if isinstance(effect, Weight):
+                log_weight += twists.change(request)
+            request.answer(None)
+        seen, covered = seen + 1, covered + probability
+        if run.done and log_weight > -math.inf:
+            yield Path(run.value, probability, log_weight - twists.total(), choices)  # pyright: ignore[reportArgumentType]
+        while stack and len(stack[-1]) == 1:
+            stack.pop()
+        if not stack:
+            return
+        stack[-1].pop()
+
+
+def _outcomes(effect: Any, address: str) -> list[tuple[Any, float]]:
+    if isinstance(effect, Call):
+        return [(effect.fn(*effect.args), 1.0)]
+    try:
+        return table(effect.dist)[::-1]
+    except NotFinite as error:
+        raise NotFinite(f"{address}: {error}; measure() needs finite draws, use infer(...) instead") from None
+
+
+class Measure(Mapping[T, float]):
+    """An unnormalised measure over values: a mapping value -> mass.
+
+    `==` holds when all masses agree to 1e-12 of the larger total mass; `distance` says how far they are apart.
+    """
+
+    def __init__(self, masses: Mapping[T, float]) -> None:
+        self._masses = dict(masses)
+
+    def __getitem__(self, value: T) -> float:
+        return self._masses.get(value, 0.0)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._masses)
+
+    def __len__(self) -> int:
+        return len(self._masses)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._masses
+
+    @property
+    def evidence(self) -> float:
+        """Total mass Z, not in log space."""
+        return math.fsum(self._masses.values())
+
+    @property
+    def posterior(self) -> dict[T, float]:
+        """Probabilities of the values; `ValueError` when the evidence is zero."""
+        evidence = self.evidence
+        if not evidence > 0:
+            raise ValueError("the evidence is zero: no path of the program has positive weight")
+        return {value: mass / evidence for value, mass in self._masses.items()}
+
+    def distance(self, other: Measure[T]) -> float:
+        """Largest difference of a mass, relative to the larger evidence (absolute if both are zero)."""
+        scale = max(self.evidence, other.evidence) or 1.0
+        return max((abs(self[v] - other[v]) for v in {*self, *other}), default=0.0) / scale
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Measure) and self.distance(other) <= TOLERANCE
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{value!r}: {mass:.6g}" for value, mass in self._masses.items())
+        return f"Measure({{{inside}}})"
+
+
+def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
+    """The meaning of a finite program: each (hashable) return value with its mass.
+
+    Raises:
+        NotFinite: naming the first site that has no table.
+        TooManyPaths: the program has more than `max_paths` paths.
+    """
+    masses: dict[T, list[float]] = {}
+    for path in paths(program, max_paths):
+        masses.setdefault(path.value, []).append(path.probability * math.exp(path.log_weight))
+    return Measure({value: math.fsum(terms) for value, terms in masses.items()})

@@ -1,0 +1,110 @@
+"""Where the answers to draws come from: real randomness (`Keys`), or given choices (`Tape`).
+
+A `Key` is a node of a hash tree. Keys of different paths are independent for all practical purposes, and a key depends on the
+path alone: not on what was drawn before, and not on what is drawn beside it. So results do not depend on batching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ppl.distributions import Distribution
+
+_TO_UNIT = 2.0**-53
+
+
+class Key:
+    """128 bits of seed. `fold` derives the key of a child, `uniform` and `data` spend it."""
+
+    __slots__ = ("digest",)
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+
+    @classmethod
+    def of(cls, seed: int | Key) -> Key:
+        """The root key of a seed (any non-negative or negative int); a key is its own root."""
+        if isinstance(seed, Key):
+            return seed
+        if not isinstance(seed, int | np.integer):
+            raise TypeError(f"a seed is an int or a Key, not {seed!r}")
+        return cls(blake2b(b"%d" % int(seed), digest_size=16, person=b"ppl seed").digest())
+
+    def fold(self, path: str) -> Key:
+        """The key of the child `path`: a keyed hash (BLAKE2b) of the path."""
+        return Key(blake2b(path.encode(), digest_size=16, key=self.digest).digest())
+
+    def uniform(self) -> float:
+        """One uniform number strictly between 0 and 1, float64."""
+        return ((int.from_bytes(self.digest[:8], "little") >> 11) + 0.5) * _TO_UNIT
+
+    def uniforms(self, count: int) -> np.ndarray:
+        """`count` independent uniforms strictly between 0 and 1, float64."""
+        blocks = (blake2b(b"%d" % i, digest_size=64, key=self.digest).digest() for i in range(-(-count // 8)))
+        bits = np.frombuffer(b"".join(blocks), "<u8")[:count]
+        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * _TO_UNIT
+
+    @property
+    def data(self) -> np.ndarray:
+        """uint32 [2]: the key data of a JAX threefry key."""
+        return np.frombuffer(self.digest, "<u4", 2)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Key({self.digest.hex()})"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Real randomness: the draw at an address uses the root key folded with that address."""
+
+    root: Key
+
+    def key(self, address: str) -> Key:
+        """The key of one draw."""
+        return self.root.fold(address)
+
+
+@dataclass
+class Tape:
+    """Given choices: the draw at an address takes the value written for it.
+
+    `log_prob` sums what the distributions say of the choices: with it, the exact tests drive the
+    production code over every choice there is.
+    """
+
+    choices: Mapping[str, Any]
+    log_prob: float = field(default=0.0, init=False)
+
+    def draw(self, address: str, dist: Distribution[Any]) -> Any:
+        """The written value; `KeyError` names an address the tape does not hold."""
+        if address not in self.choices:
+            raise KeyError(f"the tape holds no choice for {address}; it has {', '.join(self.choices) or 'none'}")
+        value = self.choices[address]
+        self.log_prob += dist.log_prob(value)
+        return value
+
+
+Source = Keys | Tape
+
+
+def source_of(seed: int | Key | Source) -> Source:
+    """`Keys` of a seed or key; a source is itself."""
+    return seed if isinstance(seed, Keys | Tape) else Keys(Key.of(seed))
+
+
+def draw_many(keys: Sequence[Key], dists: Sequence[Distribution[Any]]) -> Sequence[Any]:
+    """One batched draw of distributions of one family: their class' `draw_many`, or one by one."""
+    many = getattr(type(dists[0]), "draw_many", None)
+    return [dist.sample(key) for key, dist in zip(keys, dists, strict=True)] if many is None else many(keys, dists)

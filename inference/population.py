@@ -114,9 +114,10 @@ class Particles(Generic[T]):
                 else:
                     still.append(particle)
                     asked += requests
-            answers = await parallel(*[request.effect for request in asked]) if asked else []
-            for request, answer in zip(asked, answers, strict=True):
-                request.answer(answer)
+            if asked:
+                answers = await parallel(*[request.effect for request in asked])
+                for request, answer in zip(asked, answers, strict=True):
+                    request.answer(answer)
             moving = []
             for particle in still:
                 if particle.run.done:

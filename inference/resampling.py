@@ -129,7 +129,7 @@ class Residual(Ancestors):
     def __init__(self, log_weights: np.ndarray) -> None:
         super().__init__(log_weights)
         expected = self.weights * self.count
-        # N w_k an ulp below an integer must count as that integer, or a child of weight 1e-16 is drawn instead of a sure one
+        # N w_k an ulp below an integer must count as that integer, or the child it is sure of is left to chance.
         sure = np.floor(expected + 1e-12 * self.count)
         self._sure: Vector = tuple(np.repeat(np.arange(self.count), sure.astype(int)).tolist())[: self.count]
         rest = np.maximum(expected - sure, 0.0)

@@ -34,7 +34,7 @@ def load(folder: Path | str) -> tuple[Params, Config, Tokenizer]:
     """Parameters (float32), sizes and tokenizer of a checkpoint folder.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or lacks something; tensors are missing, of the wrong shape, or unknown.
+        CheckpointError: a file is missing, damaged, or lacks something; tensors are missing, misshapen or unknown.
     """
     folder = Path(folder)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):

@@ -12,10 +12,11 @@ not depend on what else is in the batch.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import jax
@@ -42,10 +43,8 @@ class Slab:
         self.keys: list[bytes] = []
 
 
-class Row(NamedTuple):
-    slab: Slab
-    index: int
-    score: float  # logit of the score head at the last token; 0 without one
+Row = tuple[Slab, int, float]
+"""Slab, index within it, and the logit of the score head at the last token (0 without a head)."""
 
 
 class Stop(NamedTuple):
@@ -53,6 +52,36 @@ class Stop(NamedTuple):
 
     table: Array
     last: int
+
+
+class Clock:
+    """Wall time during which the device had work, and never more.
+
+    Calls run in order and return before they are done. Work found done when the next call starts is counted up to
+    the last moment at which it was seen unfinished: a gap counts as host time, the doubt with it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._open: list[Array] = []
+        self._since = self._seen = 0.0
+
+    def started(self, result: Array, start: float) -> None:
+        """A call was made at `start`."""
+        if not self._open or self._open[-1].is_ready():
+            self.seconds += self._seen - self._since
+            self._open.clear()
+            self._since = start
+        self._open.append(result)
+        self._seen = time.perf_counter()
+
+    def waited(self) -> None:
+        """Some result was waited for and has arrived."""
+        self._open = [result for result in self._open if not result.is_ready()]
+        self._seen = time.perf_counter()
+        if not self._open:
+            self.seconds += self._seen - self._since
+            self._since = self._seen
 
 
 @dataclass
@@ -67,8 +96,7 @@ class Usage:
     """Reward evaluations."""
     calls: int = 0
     """Device calls."""
-    seconds: float = 0.0
-    """Wall time spent in device calls, the wait for their results included."""
+    clock: Clock = field(default_factory=Clock)
 
 
 class Engine:
@@ -82,6 +110,7 @@ class Engine:
         self.params = params
         self.config = config
         self.usage = Usage()
+        self.full = self.config.max_position_embeddings * TOKEN_BYTES  # bytes of a text that has no room left
         self._rows: dict[bytes, Row] = {}
         self._slabs: deque[Slab] = deque()
 
@@ -92,68 +121,81 @@ class Engine:
 
     def rows(self, texts: Sequence[Text]) -> list[Row]:
         """The rows of the texts; those not cached are fed."""
-        missing = {text.data: text for text in texts if text.data not in self._rows}
-        fresh = self._feed(list(missing.values())) if missing else {}
-        return [self._rows.get(text.data) or fresh[text.data] for text in texts]
+        rows = self._rows
+        try:
+            return [rows[text.data] for text in texts]
+        except KeyError:
+            fresh = self._feed(list({text.data: text for text in texts if text.data not in rows}.values()))
+            return [rows.get(text.data) or fresh[text.data] for text in texts]
 
     def decode(
         self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, temperature: float
-    ) -> list[Text]:
-        """One block behind each text: sampled tokens up to and including the stop, at most `max_tokens`.
+    ) -> Callable[[], list[Text]]:
+        """Start one block behind each text; the returned function waits for the longer texts.
 
-        `keys` is uint32 [texts, 2]. A text with less room than `max_tokens` ends at the end of the context.
+        A block ends with the stop, at `max_tokens`, or at the end of the context. `keys` is uint32 [texts, 2].
         """
         sources = self.rows(texts)
-        lengths = np.array([len(text) for text in texts], np.int32)
+        lengths = np.array([len(text.data) for text in texts], np.int32) // TOKEN_BYTES
         if lengths.max(initial=0) >= self.capacity:
-            raise ValueError(f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow")
-        pending = []
+            raise ValueError(
+                f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow"
+            )
+        chunks: list[tuple[Sequence[Text], Slab, list[Array]]] = []
         for low in range(0, len(texts), ROWS):
             part = slice(low, low + ROWS)
-            count = len(sources[part])
-            cache, hidden = self._gather(sources[part], ROWS)
             start = time.perf_counter()
+            cache, hidden = self._gather(sources[part], ROWS)
             slab, *results = _decode(
                 self.params, self.config, cache, hidden, _pad(lengths[part], ROWS), _pad(keys[part], ROWS),
-                np.arange(ROWS) < count, stop.table, stop.last, temperature, max_tokens,
+                np.arange(ROWS) < len(texts[part]), stop.table, stop.last, temperature, max_tokens,
             )  # fmt: skip
-            self._count_call(start)
-            pending.append((texts[part], Slab(*slab), results))
+            self._started(results[-1], start)
+            chunks.append((texts[part], Slab(*slab), results))
+        return partial(self._finish, chunks)
+
+    def _finish(self, chunks: list[tuple[Sequence[Text], Slab, list[Array]]]) -> list[Text]:
         out: list[Text] = []
-        for parents, slab, results in pending:
-            start = time.perf_counter()
+        for parents, slab, results in chunks:
             tokens, counts, log_probs, scores = (np.asarray(x) for x in results)
-            self.usage.seconds += time.perf_counter() - start
+            self.usage.clock.waited()
             data, width = tokens.tobytes(), tokens.shape[1] * TOKEN_BYTES
-            ends = np.arange(len(counts)) * width + counts * TOKEN_BYTES
-            for i, (parent, end, log_prob) in enumerate(zip(parents, ends.tolist(), log_probs.tolist(), strict=False)):
-                out.append(Text(parent.tokenizer, parent.data + data[i * width : end], parent, log_prob))
-            self._keep(slab, [text.data for text in out[-len(parents) :]], scores)
+            starts = range(0, len(data), width)
+            ends = (np.arange(len(counts)) * width + counts * TOKEN_BYTES).tolist()
+            new = [
+                Text(parent.tokenizer, parent.data + data[low:high], parent, log_prob)
+                for parent, low, high, log_prob in zip(parents, starts, ends, log_probs.tolist(), strict=False)
+            ]
+            self._keep(slab, [text.data for text in new], scores)
+            out += new
             self.usage.tokens += int(counts.sum())
-        self._forget(2 * len(pending) + 4)
+        self._forget(4 * len(chunks) + 4)
         return out
 
     def log_probs(self, texts: Sequence[Text], starts: Sequence[int], temperature: float) -> list[float]:
         """Sum over tokens from position `start` on of their log probability, by a forward pass of the whole text."""
-        out: list[float] = []
-        for low in range(0, len(texts), FEED_ROWS):
-            part = texts[low : low + FEED_ROWS]
-            width = _bucket(max(len(text) for text in part))
-            tokens = np.zeros((FEED_ROWS, width), np.int32)
-            used = np.zeros((FEED_ROWS, width), bool)
-            for i, text in enumerate(part):
-                tokens[i, : len(text)] = text.tokens
-                used[i, starts[low + i] : len(text)] = True
-            start = time.perf_counter()
-            sums = np.asarray(_log_probs(self.params, self.config, tokens, used, temperature))
-            self._count_call(start)
-            out += sums[: len(part)].tolist()
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, text in enumerate(texts):
+            groups[_bucket(len(text))].append(i)
+        out = [0.0] * len(texts)
+        for width, group in groups.items():
+            for part in (group[low : low + FEED_ROWS] for low in range(0, len(group), FEED_ROWS)):
+                tokens, used = np.zeros((FEED_ROWS, width), np.int32), np.zeros((FEED_ROWS, width), bool)
+                for row, i in enumerate(part):
+                    tokens[row, : len(texts[i])] = texts[i].tokens
+                    used[row, starts[i] : len(texts[i])] = True
+                start = time.perf_counter()
+                sums = _log_probs(self.params, self.config, tokens, used, temperature)
+                self._started(sums, start)
+                for i, value in zip(part, np.asarray(sums).tolist(), strict=False):
+                    out[i] = value
+                self.usage.clock.waited()
         return out
 
     def log_right(self, args: Sequence[tuple[Text]]) -> list[float]:
         """log of the sigmoid of the score head at the last token of each text (nats), float64."""
         self.usage.judged += len(args)
-        scores = np.array([row.score for row in self.rows([text for (text,) in args])])
+        scores = np.array([score for _, _, score in self.rows([text for (text,) in args])])
         return (-np.logaddexp(0.0, -scores)).tolist()
 
     def _feed(self, texts: Sequence[Text]) -> dict[bytes, Row]:
@@ -173,16 +215,17 @@ class Engine:
         for width, group in groups.items():
             for low in range(0, len(group), FEED_ROWS):
                 part = group[low : low + FEED_ROWS]
+                start = time.perf_counter()
                 cache, hidden = self._gather([row for _, row, _ in part], FEED_ROWS)
                 tokens, counts = np.zeros((FEED_ROWS, width), np.int32), np.zeros(FEED_ROWS, np.int32)
                 for i, (text, _, known) in enumerate(part):
                     counts[i] = len(text) - known
                     tokens[i, : counts[i]] = text.tokens[known:]
                 lengths = _pad(np.array([known for _, _, known in part], np.int32), FEED_ROWS)
-                start = time.perf_counter()
-                slab, scores = _feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
-                scores = np.asarray(scores)
-                self._count_call(start)
+                slab, result = _feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
+                self._started(result, start)
+                scores = np.asarray(result)
+                self.usage.clock.waited()
                 self.usage.fed += int(counts.sum())
                 self._keep(Slab(*slab), [text.data for text, _, _ in part], scores)
                 fresh |= {text.data: self._rows[text.data] for text, _, _ in part}
@@ -192,36 +235,34 @@ class Engine:
 
     def _gather(self, sources: Sequence[Row | None], size: int) -> tuple[Cache, Array]:
         """Copy rows into the first places of a fresh slab of `size` rows; None is an empty row."""
-        slabs = {id(row.slab): row.slab for row in sources if row is not None}
-        start = time.perf_counter()
+        slabs = {id(row[0]): row[0] for row in sources if row is not None}
+        owners = _pad(np.array([0 if row is None else id(row[0]) for row in sources]), size)
+        index = _pad(np.array([0 if row is None else row[1] for row in sources], np.int32), size)
         out: Any = None
-        for slab in slabs.values():
-            mine = np.array([row is not None and row.slab is slab for row in sources])
-            index = np.array([row.index if row is not None and row.slab is slab else 0 for row in sources], np.int32)
-            index, mine = _pad(index, size), _pad(mine, size)
-            held = (slab.cache, slab.hidden)
-            out = _take(held, index) if out is None else _merge(out, held, index, mine)
+        for owner, slab in slabs.items():
+            held, mine = (slab.cache, slab.hidden), owners == owner
+            here = np.where(mine, index, 0)
+            out = _take(held, here) if out is None else _merge(out, held, here, mine)
         if out is None:
             out = empty_cache(self.config, size, self.capacity), jnp.zeros((size, self.config.hidden_size))
-        self.usage.seconds += time.perf_counter() - start
         return out
 
     def _keep(self, slab: Slab, keys: list[bytes], scores: np.ndarray) -> None:
         slab.keys = keys
         self._slabs.append(slab)
-        self._rows.update((key, Row(slab, i, s)) for i, (key, s) in enumerate(zip(keys, scores.tolist(), strict=False)))
+        self._rows.update(zip(keys, zip(repeat(slab), range(len(keys)), scores.tolist(), strict=False), strict=False))
 
     def _forget(self, slabs: int) -> None:
         """Drop the rows of all but the newest slabs."""
         while len(self._slabs) > slabs:
             old = self._slabs.popleft()
             for key in old.keys:
-                if (row := self._rows.get(key)) is not None and row.slab is old:
+                if (row := self._rows.get(key)) is not None and row[0] is old:
                     del self._rows[key]
 
-    def _count_call(self, start: float) -> None:
+    def _started(self, result: Array, start: float) -> None:
         self.usage.calls += 1
-        self.usage.seconds += time.perf_counter() - start
+        self.usage.clock.started(result, start)
 
 
 def _bucket(length: int) -> int:
@@ -286,7 +327,7 @@ def _decode(
 
 
 def _draw(u: Array, log_p: Array) -> Array:
-    """Inverse CDF: the first token whose cumulative probability exceeds u times the total; never one of probability 0."""
+    """Inverse CDF: the first token whose cumulative probability exceeds u times the total; never an impossible one."""
     cdf = jnp.cumsum(jnp.exp(log_p), -1)
     return jnp.argmax(cdf > (u * cdf[:, -1])[:, None], -1).astype(jnp.int32)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ppl.effects import Call
 from ppl.models import checkpoint
 from ppl.models.engine import Engine, Stop
-from ppl.models.text import Text, Tokenizer
+from ppl.models.text import TOKEN_BYTES, Text, Tokenizer
 from ppl.source import Key
 
 
@@ -54,8 +54,8 @@ class LanguageModel:
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
-        The block ends with the token that completes `until`, with an end-of-text token, or at `max_tokens`. At a temperature
-        other than 1 this *is* the tempered model: no weight corrects for it.
+        The block ends with the token that completes `until`, with an end-of-text token, at `max_tokens`, or at the end
+        of the context. At a temperature other than 1 this *is* the tempered model: no weight corrects for it.
 
         Raises:
             ValueError: `max_tokens` < 1, temperature not positive, `until` empty, or `text` has no room left.
@@ -80,9 +80,9 @@ class Extension:
 
     def __init__(self, lm: LanguageModel, text: Text, until: str | None, max_tokens: int, temperature: float) -> None:
         if max_tokens < 1 or not 0 < temperature < math.inf or until == "":
-            raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens must be "
-                             "at least 1, the temperature positive and finite, until not empty")  # fmt: skip
-        if len(text) >= lm.engine.capacity:
+            raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens "
+                             "must be at least 1, the temperature positive and finite, until not empty")  # fmt: skip
+        if len(text.data) >= lm.engine.full:
             raise ValueError(f"extend: a text of {len(text)} tokens fills the context of {lm.engine.capacity}")
         self.lm = lm
         self.text = text
@@ -95,13 +95,18 @@ class Extension:
         return self.lm.engine, self.until, self.max_tokens, self.temperature
 
     @staticmethod
-    def draw_many(keys: Sequence[Key], dists: Sequence[Extension]) -> list[Text]:
-        """One block for each, decoded together."""
+    def begin_many(keys: Sequence[Key], dists: Sequence[Extension]) -> Callable[[], list[Text]]:
+        """Start one block for each, decoded together; the returned function waits for them."""
         lm, until, max_tokens, temperature = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].temperature
         data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
-        texts = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, temperature)
-        for dist, text in zip(dists, texts, strict=True):
-            dist.lm.tokens += len(text) - len(dist.text)
+        finish = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, temperature)
+
+        def texts() -> list[Text]:
+            out = finish()
+            for dist, text in zip(dists, out, strict=True):
+                dist.lm.tokens += (len(text.data) - len(dist.text.data)) // TOKEN_BYTES
+            return out
+
         return texts
 
     @staticmethod
@@ -117,7 +122,7 @@ class Extension:
         return out
 
     def sample(self, key: Key) -> Text:
-        return self.draw_many([key], [self])[0]
+        return self.begin_many([key], [self])()[0]
 
     def log_prob(self, value: Any) -> float:
         return self.log_prob_many([self], [value])[0]
@@ -181,7 +186,9 @@ def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
             if token in tokenizer.eos or (until and until in text):
                 table[state, token] = final
             elif until:
-                table[state, token] = next(n for n in range(min(len(text), final - 1), -1, -1) if text.endswith(until[:n]))
+                table[state, token] = next(
+                    n for n in range(min(len(text), final - 1), -1, -1) if text.endswith(until[:n])
+                )
     return table
 
 
@@ -200,5 +207,3 @@ def load(path: Path | str) -> LanguageModel:
     """
     params, config, tokenizer = checkpoint.load(path)
     return LanguageModel(Engine(params, config), tokenizer, Path(path).name)
-
-

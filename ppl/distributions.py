@@ -22,8 +22,9 @@ class NotFinite(TypeError):
 class Distribution(Protocol[T_co]):
     """What `sample` draws from.
 
-    Optional, for distributions whose outcomes can be listed: `table() -> [(value, probability)]`. Optional, for
-    batches: a static `draw_many(keys, dists)` for distributions of equal `family`.
+    Optional, for distributions whose outcomes can be listed: `table() -> [(value, probability)]`. Optional, for batches
+    of distributions of equal `family`: a static `draw_many(keys, dists) -> [value]`, or, for work on a device, a
+    static `begin_many(keys, dists)` that starts the draws and returns a function that waits for them.
     """
 
     @property

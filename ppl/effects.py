@@ -38,7 +38,7 @@ class Effect(Generic[T]):
 
     @property
     def kind(self) -> Any:
-        """What replay compares beside the name: the class of the distribution, the log weight, or the kind of effect."""
+        """What replay compares beside the name: class of the distribution, log weight, or kind of effect."""
         return type(self)
 
     def __await__(self) -> Generator[Effect[Any], Any, T]:
@@ -70,12 +70,11 @@ class Sample(Effect[T]):
         self._awaited = True  # not forgotten should a check below raise
         self.name = name
         self.dist = dist
-        try:
-            dist.sample, dist.log_prob  # noqa: B018
-        except AttributeError:
+        if not hasattr(dist, "log_prob"):
             raise TypeError(
-                f"sample({name!r}, ...): {dist!r} is not a distribution: it needs `sample(key)` and `log_prob(value)`"
-            ) from None
+                f"sample({name!r}, ...): {dist!r} is not a distribution: it needs `family`, `sample(key)` and "
+                "`log_prob(value)`"
+            )
         self._awaited = False
 
     @property
@@ -149,17 +148,20 @@ class Call(Effect[T]):
 class Parallel(Effect[list[Any]]):
     """Independent effects or programs performed as one batch; the answer lists theirs in order."""
 
-    __slots__ = ("branches",)
+    __slots__ = ("branches", "programs")
 
     def __init__(self, branches: tuple[Effect[Any] | Program[Any], ...]) -> None:
         self._awaited = True
         self.name = "parallel"
         self.branches = branches
+        self.programs = False  # whether a branch is a program
         for branch in branches:
-            if isinstance(branch, Parallel) or not hasattr(branch, "__await__"):
-                raise TypeError(f"parallel(...) takes effects and programs, not {branch!r}")
-            if isinstance(branch, Effect):
+            if isinstance(branch, Effect) and type(branch) is not Parallel:
                 branch._awaited = True
+            elif hasattr(branch, "start"):
+                self.programs = True
+            else:
+                raise TypeError(f"parallel(...) takes effects and programs, not {branch!r}")
         self._awaited = False
 
 

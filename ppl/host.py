@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ppl.effects import Call, Note, Sample, Weight
 from ppl.program import Program, Request, Run, Twists
-from ppl.source import Key, Keys, Source, Tape, draw_many, source_of
+from ppl.source import Key, Keys, Source, Tape, begin_draws, source_of
 
 T = TypeVar("T")
 Observer = Callable[[str, Note], None]  # gets the address and the note
@@ -47,53 +48,117 @@ def run_many(
         Whatever a program, a distribution or a call raises, with a note that names the addresses.
     """
     roots = [_Root(Run(p), source_of(seed), observers) for p, seed in zip(programs, seeds, strict=True)]
-    active: list[_Root[T]] = roots
+    middle = (len(roots) + 1) // 2
+    # Two halves take turns: while the device works for one, the host advances the other.
+    halves = [_Half(part) for part in (roots[:middle], roots[middle:]) if part]
     with _fewer_collections():
-        while active:
-            groups: defaultdict[tuple[type, Hashable], list[tuple[Request, Source]]] = defaultdict(list)
-            for root in active:
-                for request in root.settle():
-                    effect = request.effect
-                    groups[type(effect), effect.family].append((request, root.source))
-            for (kind, _), waiting in groups.items():
-                _perform(kind, waiting)
-            active = [root for root in active if root.active]
+        while any(half.active for half in halves):
+            for half in halves:
+                half.finish()
+                half.begin()
     return [Trace(root.run.value if root.log_weight > -math.inf else None, root.log_weight) for root in roots]
+
+
+class _Half(Generic[T]):
+    """Runs that share batches: they advance in rounds, all at once."""
+
+    def __init__(self, roots: list[_Root[T]]) -> None:
+        self.active = roots
+        self._groups: list[_Group] = []
+
+    def begin(self) -> None:
+        """Play rounds until one waits for a device, and leave that one unfinished.
+
+        In a round every run advances to what it waits for, and one batched call is started for each family.
+        """
+        while not any(group.waits for group in self._groups):
+            self.finish()
+            groups: Groups = defaultdict(_Group)
+            for root in self.active:
+                root.settle(groups)
+            self.active = [root for root in self.active if root.active]
+            self._groups = list(groups.values())
+            for group in self._groups:
+                group.begin()
+            if not self.active:
+                return
+
+    def finish(self) -> None:
+        """Finish the round: wait for the answers and pass them on."""
+        for group in self._groups:
+            group.finish()
+        if self._groups:
+            for root in self.active:
+                root.answer()
+        self._groups = []
 
 
 class _Root(Generic[T]):
     """One top-level run with its weight."""
 
-    __slots__ = ("_twists", "log_weight", "observers", "run", "source")
+    __slots__ = ("_answers", "_grouped", "_keys", "_requests", "_twists", "log_weight", "observers", "run", "source")
 
     def __init__(self, run: Run[T], source: Source, observers: Sequence[Observer]) -> None:
         self.run = run
         self.source = source
+        self._keys = source if isinstance(source, Keys) else None
+        self._grouped = {Call, Sample} if self._keys else {Call}  # what is answered in batches
         self.observers = observers
         self.log_weight = 0.0
         self._twists = Twists()
+        self._requests: list[Request] = []  # of this round; empty when the run waits for a whole batch
+        self._answers: list[Any] = []
 
     @property
     def active(self) -> bool:
         return not self.run.done and self.log_weight > -math.inf
 
-    def settle(self) -> list[Request]:
-        """Answer what needs no batch until only draws and calls are open; return those."""
+    def settle(self, groups: Groups) -> None:
+        """Answer what needs no batch until only draws and calls are open; put those into their groups."""
+        self._requests = []
         while self.active:
+            batch = self.run.batch
+            if batch is not None and self._grouped.issuperset(map(type, batch.effect.branches)):
+                self._group(groups, batch.effect.branches, batch.address)
+                return
             requests = self.run.requests()
-            waiting = [request for request in requests if not self._answer(request)]
-            if len(waiting) == len(requests):
-                return waiting
+            immediate = [request for request in requests if type(request.effect) not in self._grouped]
+            for request in immediate:
+                request.answer(self._perform(request))
+            if not immediate:
+                self._requests = requests
+                self._group(groups, [request.effect for request in requests], self._address)
+                return
         if self.run.done:
             self.log_weight -= self._twists.total()
-        return []
 
-    def _answer(self, request: Request) -> bool:
+    def answer(self) -> None:
+        """Pass on the answers that the groups of this round have given."""
+        answers, self._answers = self._answers, []
+        if self._requests:
+            for request, answer in zip(self._requests, answers, strict=True):
+                request.answer(answer)
+        elif self.active:
+            self.run.answer_batch(answers)
+
+    def _address(self, index: int) -> str:
+        return self._requests[index].address
+
+    def _group(self, groups: Groups, effects: Sequence[Any], address: Callable[[int], str]) -> None:
+        answers = self._answers = [None] * len(effects)
+        for i, effect in enumerate(effects):
+            kind = type(effect)
+            group = groups[kind, effect.family]
+            if not group.effects:
+                group.address = partial(address, i)
+            group.effects.append(effect)
+            group.answers.append((answers, i))
+            if kind is Sample:
+                assert self._keys is not None
+                group.keys.append(self._keys.key(address(i)))
+
+    def _perform(self, request: Request) -> Any:
         effect = request.effect
-        kind = type(effect)
-        if kind is Call or (kind is Sample and type(self.source) is Keys):
-            return False
-        answer = None
         if isinstance(effect, Weight):
             self.log_weight += self._twists.change(request)
         elif isinstance(effect, Note):
@@ -101,9 +166,53 @@ class _Root(Generic[T]):
                 observer(request.address, effect)
         else:
             assert isinstance(effect, Sample) and isinstance(self.source, Tape)
-            answer = self.source.draw(request.address, effect.dist)
-        request.answer(answer)
-        return True
+            return self.source.draw(request.address, effect.dist)
+        return None
+
+
+class _Group:
+    """Effects of one family, answered by one batched call where there is one."""
+
+    __slots__ = ("_finish", "address", "answers", "effects", "keys", "waits")
+
+    def __init__(self) -> None:
+        self.effects: list[Any] = []
+        self.keys: list[Key] = []  # of draws
+        self.answers: list[tuple[list[Any], int]] = []  # where each answer goes
+        self.address: Callable[[], str] = str  # of the first effect
+        self._finish: Callable[[], Sequence[Any]] = list
+        self.waits = False  # for a device
+
+    def begin(self) -> None:
+        with self._noting():
+            if self.keys:
+                self._finish, self.waits = begin_draws(self.keys, [effect.dist for effect in self.effects])
+            elif (batch := self.effects[0].batch) is not None:
+                self._finish = partial(batch, [effect.args for effect in self.effects])
+            else:
+                self._finish = lambda: [effect.fn(*effect.args) for effect in self.effects]
+
+    def finish(self) -> None:
+        with self._noting():
+            answers = self._finish()
+        if len(answers) != len(self.effects):
+            raise ValueError(
+                f"{self.address()}: the batched call for {self.effects[0]!r} gave {len(answers)} answers "
+                f"to {len(self.effects)} questions"
+            )
+        for (place, i), answer in zip(self.answers, answers, strict=True):
+            place[i] = answer
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"while answering {len(self.effects)} effects, the first at {self.address()}")
+            raise
+
+
+Groups = defaultdict[tuple[type, Hashable], _Group]
 
 
 @contextmanager
@@ -118,27 +227,3 @@ def _fewer_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _perform(kind: type, waiting: list[tuple[Request, Source]]) -> None:
-    """Answer requests of one family by one batched call where there is one."""
-    effects: list[Any] = [request.effect for request, _ in waiting]
-    try:
-        if kind is Sample:
-            keys = [source.key(request.address) for request, source in waiting]  # pyright: ignore[reportAttributeAccessIssue]
-            answers: Sequence[Any] = draw_many(keys, [effect.dist for effect in effects])
-        elif effects[0].batch is not None:
-            answers = effects[0].batch([effect.args for effect in effects])
-        else:
-            answers = [effect.fn(*effect.args) for effect in effects]
-    except Exception as error:
-        addresses = [request.address for request, _ in waiting]
-        error.add_note(f"while answering {len(addresses)} effects, the first at {addresses[0]}")
-        raise
-    if len(answers) != len(waiting):
-        raise ValueError(
-            f"{waiting[0][0].address}: the batched call for {effects[0]!r} gave {len(answers)} answers "
-            f"to {len(waiting)} questions"
-        )
-    for (request, _), answer in zip(waiting, answers, strict=True):
-        request.answer(answer)

@@ -77,7 +77,7 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
             request.answer(None)
         seen, covered = seen + 1, covered + probability
         if run.done and log_weight > -math.inf:
-            yield Path(run.value, probability, log_weight - twists.total(), choices)  # pyright: ignore[reportArgumentType]
+            yield Path(run.result(), probability, log_weight - twists.total(), choices)
         while stack and len(stack[-1]) == 1:
             stack.pop()
         if not stack:
@@ -136,7 +136,7 @@ class Measure(Mapping[T, float]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Measure) and self.distance(other) <= TOLERANCE
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{value!r}: {mass:.6g}" for value, mass in self._masses.items())

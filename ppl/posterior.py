@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, Literal, TypeVar
 
-
 from ppl.inference import weights
 from ppl.inference.population import Population, Step
 
@@ -99,7 +98,7 @@ class Posterior(Generic[T]):
         if how == "argmax":
             return max(items, key=lambda item: item[1])[0]
         if how == "majority":
-            counts: Counter[Hashable] = Counter(value for value, _ in items)  # pyright: ignore[reportAssignmentType]
+            counts: Counter[Hashable] = Counter(value for value, _ in items)
             return counts.most_common(1)[0][0]  # pyright: ignore[reportReturnType]
         if how == "weighted":
             return self.mode()

@@ -117,6 +117,22 @@ class Request:
             run._close(self.index, value)
 
 
+class Batch:
+    """The effects of a `parallel` without programs, all open: answered at once by `Run.answer_batch`."""
+
+    __slots__ = ("effect", "occurrences", "run")
+
+    def __init__(self, run: Run[Any], effect: Parallel, occurrences: list[int]) -> None:
+        self.run = run
+        self.effect = effect
+        self.occurrences = occurrences
+
+    def address(self, index: int) -> str:
+        """As `Request.address`, of one branch."""
+        name, occurrence = self.effect.branches[index].name, self.occurrences[index]
+        return f"{self.run.scope}{name}:{occurrence}" if occurrence else f"{self.run.scope}{name}"
+
+
 class Twists:
     """The twists that stand on one run, by scope and name: a new value replaces the old one."""
 
@@ -162,7 +178,7 @@ class Run(Generic[T]):
     """
 
     __slots__ = (
-        "_answers", "_branches", "_counts", "_outer", "_parent", "_send", "_waiting",
+        "_answers", "_branches", "_counts", "_outer", "_parent", "_send", "_waiting", "batch",
         "done", "log", "pending", "program", "scope", "value",
     )  # fmt: skip
 
@@ -185,6 +201,7 @@ class Run(Generic[T]):
         self._counts: dict[str, int] = {}
         self._parent = _parent
         self.pending: Request | None = None
+        self.batch: Batch | None = None
         self._branches: list[Request | Run[Any] | None] = []
         self._answers: list[Any] = []  # of the branches of the open `parallel`
         self._waiting = 0  # branches still open
@@ -197,6 +214,8 @@ class Run(Generic[T]):
         """The effects that wait for an answer: one, or one per open branch of a `parallel`; none when done."""
         if self.pending is not None:
             return [self.pending]
+        if self.batch is not None:
+            self._open(self.batch)
         out: list[Request] = []
         for branch in self._branches:
             if type(branch) is Request:
@@ -205,9 +224,31 @@ class Run(Generic[T]):
                 out.extend(branch.requests())  # pyright: ignore[reportAttributeAccessIssue]
         return out
 
+    def result(self) -> T:
+        """What the program returned.
+
+        Raises:
+            RuntimeError: it has not returned yet.
+        """
+        if not self.done:
+            raise RuntimeError(f"{self.program!r} has not returned: {len(self.requests())} requests are open")
+        return self.value  # pyright: ignore[reportReturnType]
+
     def clone(self) -> Run[T]:
         """An independent run at the same point, by replay. A finished run is its own clone."""
         return self if self.done else Run(self.program, self.log)
+
+    def answer_batch(self, answers: list[Any]) -> None:
+        """The answers of the whole `batch`, in order."""
+        batch = self.batch
+        assert batch is not None
+        branches = batch.effect.branches
+        slots: list[Any] = [None] * (3 * len(branches))
+        slots[::3], slots[1::3] = [b.name for b in branches], [b.kind for b in branches]  # pyright: ignore[reportAttributeAccessIssue]
+        slots[2::3] = answers
+        self.log += (batch.effect.name, batch.effect.kind, slots)
+        self.batch = None
+        self._resume(answers)
 
     def _close(self, index: int, value: Any) -> None:
         """Branch `index` of the open `parallel` has its answer; after the last one the run goes on."""
@@ -218,7 +259,17 @@ class Run(Generic[T]):
             self._resume(self._answers)
 
     def _resume(self, answer: Any) -> None:
-        """Send the answer and go on to the next effect."""
+        """Send the answer and open the next effect for its answer."""
+        effect = self._next(answer)
+        if type(effect) is Parallel:
+            self._fork(effect)
+        elif effect is not None:
+            counts, name = self._counts, effect.name  # inlined _count
+            counts[name] = (occurrence := counts.get(name, 0)) + 1
+            self.pending = Request(self, 0, effect, occurrence)
+
+    def _next(self, answer: Any) -> Effect[Any] | None:
+        """Send the answer and go on to the next effect; None when the program returns."""
         while True:
             try:
                 effect = self._send(answer)
@@ -228,7 +279,7 @@ class Run(Generic[T]):
                 if self._parent is not None:
                     run, index = self._parent
                     run._close(index, stop.value)
-                return
+                return None
             except Exception as error:
                 dropped.clear()
                 error.add_note(f"raised in {self.scope[:-1]}, after {len(self.log) // 3} answered effects")
@@ -236,14 +287,8 @@ class Run(Generic[T]):
             if dropped:
                 self._check_dropped()
             if isinstance(effect, Effect):
-                break
+                return effect
             answer = self._enter_or_exit(effect)
-        if type(effect) is Parallel:
-            self._fork(effect)
-        else:
-            counts, name = self._counts, effect.name  # inlined _count
-            counts[name] = (occurrence := counts.get(name, 0)) + 1
-            self.pending = Request(self, 0, effect, occurrence)
 
     def _count(self, name: str) -> int:
         occurrence = self._counts.get(name, 0)
@@ -270,16 +315,22 @@ class Run(Generic[T]):
             raise TypeError(f"{self.scope[:-1]}: {names} was made but never awaited")
 
     def _fork(self, effect: Parallel) -> None:
-        """Open the branches of a `parallel`."""
-        count = len(effect.branches)
+        batch = Batch(self, effect, [self._count(branch.name) for branch in effect.branches])
+        if effect.programs:
+            self._open(batch)
+        else:
+            self.batch = batch
+            if not effect.branches:
+                self.answer_batch([])
+
+    def _open(self, batch: Batch) -> None:
+        """Make a request of each effect and a run of each program of a `parallel`."""
+        effect, self.batch = batch.effect, None
         slots: list[Any] = []
-        branches: list[Request | Run[Any] | None] = [None] * count
+        branches: list[Request | Run[Any] | None] = [None] * len(effect.branches)
         self.log += (effect.name, effect.kind, slots)
-        self._branches, self._answers, self._waiting = branches, [None] * count, count
-        if not count:
-            self._resume([])
-        for index, branch in enumerate(effect.branches):
-            occurrence = self._count(branch.name)
+        self._branches, self._answers, self._waiting = branches, [None] * len(branches), len(branches)
+        for index, (branch, occurrence) in enumerate(zip(effect.branches, batch.occurrences, strict=True)):
             if isinstance(branch, Effect):
                 branches[index] = Request(self, index, branch, occurrence)
                 slots += (branch.name, branch.kind, OPEN)
@@ -291,10 +342,20 @@ class Run(Generic[T]):
     def _replay(self, log: Sequence[Any]) -> None:
         """Feed the answers of a log, comparing what was asked with what is asked now."""
         for at in range(0, len(log), 3):
-            name, kind, answer = log[at : at + 3]
+            name, kind, answer = log[at], log[at + 1], log[at + 2]
             if (request := self.pending) is not None:
-                _check_same(name, kind, request)
-                request.answer(answer)
+                effect = request.effect
+                if effect.name != name or effect.kind != kind:
+                    raise _replay_error(name, kind, request)
+                self.log += (name, kind, answer)
+                # As in Request.answer and _resume, but the one request object serves every effect of the log.
+                effect = self._next(answer)
+                if effect is not None and type(effect) is not Parallel:
+                    request.effect, request.occurrence = effect, self._count(effect.name)
+                    continue
+                self.pending = None
+                if effect is not None:
+                    self._fork(effect)
             elif self.done or kind is not Parallel:
                 now = "the program returned" if self.done else "the program asks for a parallel"
                 raise ReplayError(f"{self.scope}{name}: {now} where {_kind_name(kind)} was recorded")
@@ -302,26 +363,28 @@ class Run(Generic[T]):
                 self._replay_branches(answer)
 
     def _replay_branches(self, slots: Sequence[Any]) -> None:
+        if self.batch is not None:
+            self._open(self.batch)
         branches = list(self._branches)  # replaying the last one closes them all
         if 3 * len(branches) != len(slots):
             raise ReplayError(
-                f"{self.scope[:-1]}: replay met a parallel of {len(branches)} where one of {len(slots) // 3} was recorded"
+                f"{self.scope[:-1]}: replay met a parallel of {len(branches)} where one of {len(slots) // 3} was "
+                "recorded"
             )
         for index, branch in enumerate(branches):
             name, kind, answer = slots[3 * index : 3 * index + 3]
             if isinstance(branch, Request):
-                _check_same(name, kind, branch)
+                if branch.effect.name != name or branch.effect.kind != kind:
+                    raise _replay_error(name, kind, branch)
                 if answer is not OPEN:
                     branch.answer(answer)
             elif branch is not None:
                 branch._replay(answer)
 
 
-def _check_same(name: str, kind: Any, request: Request) -> None:
+def _replay_error(name: str, kind: Any, request: Request) -> ReplayError:
     now = request.effect
-    if now.name == name and (now.kind is kind or now.kind == kind):
-        return
-    raise ReplayError(
+    return ReplayError(
         f"{request.address}: replay met {now.name!r} ({_kind_name(now.kind)}) where {name!r} ({_kind_name(kind)}) was "
         "recorded; a program must be deterministic given its answers: put random or outside work into call(...)"
     )

@@ -1,12 +1,13 @@
 """Where the answers to draws come from: real randomness (`Keys`), or given choices (`Tape`).
 
-A `Key` is a node of a hash tree. Keys of different paths are independent for all practical purposes, and a key depends on the
-path alone: not on what was drawn before, and not on what is drawn beside it. So results do not depend on batching.
+A `Key` is a node of a hash tree. Keys of different paths are independent for all practical purposes, and a key
+depends on its path alone: not on what was drawn before, nor on what is drawn beside it. So results do not depend on
+batching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,11 @@ def source_of(seed: int | Key | Source) -> Source:
     return seed if isinstance(seed, Keys | Tape) else Keys(Key.of(seed))
 
 
-def draw_many(keys: Sequence[Key], dists: Sequence[Distribution[Any]]) -> Sequence[Any]:
-    """One batched draw of distributions of one family: their class' `draw_many`, or one by one."""
-    many = getattr(type(dists[0]), "draw_many", None)
-    return [dist.sample(key) for key, dist in zip(keys, dists, strict=True)] if many is None else many(keys, dists)
+def begin_draws(keys: Sequence[Key], dists: Sequence[Distribution[Any]]) -> tuple[Callable[[], Sequence[Any]], bool]:
+    """Start a batched draw of distributions of one family: the function that gives the values, and whether it waits."""
+    kind = type(dists[0])
+    if (begin := getattr(kind, "begin_many", None)) is not None:
+        return begin(keys, dists), True
+    if (many := getattr(kind, "draw_many", None)) is not None:
+        return lambda: many(keys, dists), False
+    return lambda: [dist.sample(key) for key, dist in zip(keys, dists, strict=True)], False

@@ -70,7 +70,7 @@ async def solve(lm: LanguageModel, reward: StepReward, problem: str, weighting: 
 
     `step`: one factor P(this step is right) per line, so the target is the model's text times the product over steps.
     `published`: the weights of the published particle filter (Puri et al. 2025, "A probabilistic inference approach to
-    inference-time scaling of LLMs"), the odds of the running score at every line, which count a line once for every later one.
+    inference-time scaling of LLMs"), the odds of the running score at each line: a line counts again at every later one.
     """
     text = lm.text(task.prompt(problem))
     running = 0.0

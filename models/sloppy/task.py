@@ -20,6 +20,7 @@ import numpy as np
 
 MODULUS = 97
 ALPHABET = "0123456789+-*:\n>"
+TOKEN = {character: index for index, character in enumerate(ALPHABET)}
 OPERATORS = "+-*"
 SLIPS = (1, -1, 10, -10)
 _PROBLEM = re.compile(r"(\d\d)((?:[-+*][2-9])+)")
@@ -30,6 +31,7 @@ class Preset:
     """Length of the problems and error rates of the student (probabilities per step)."""
 
     name: str
+    held_out_seed: int
     steps: int
     multiplication: float
     easy_right: float
@@ -38,8 +40,8 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset("default", 10, 0.25, easy_right=0.98, hard_right=0.30, hard_misconception=0.60),
-    "hard": Preset("hard", 12, 0.30, easy_right=0.97, hard_right=0.25, hard_misconception=0.65),
+    "default": Preset("default", 2026, 10, 0.25, easy_right=0.98, hard_right=0.30, hard_misconception=0.60),
+    "hard": Preset("hard", 2027, 12, 0.30, easy_right=0.97, hard_right=0.25, hard_misconception=0.65),
 }
 
 
@@ -123,6 +125,14 @@ def random_problem(preset: Preset, rng: np.random.Generator, steps: int | None =
         operator = "*" if rng.random() < preset.multiplication else OPERATORS[rng.integers(2)]
         out += f"{operator}{rng.integers(2, 10)}"
     return out
+
+
+def held_out(preset: Preset, count: int = 500) -> list[str]:
+    """The frozen held-out problems, as shipped in `problems.jsonl`: distinct, of the preset's length."""
+    rng, out = np.random.default_rng(preset.held_out_seed), dict[str, None]()
+    while len(out) < count:
+        out[random_problem(preset, rng)] = None
+    return list(out)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,13 @@ import optax
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ppl.models import checkpoint, sloppy
 from ppl.models.sloppy import task
+from ppl.models.sloppy.evaluate import evaluate
+from ppl.models.text import Tokenizer
 from ppl.models.transformer import Config, Params, advance, init_params, logits, score
 
-TOKEN = {character: index for index, character in enumerate(task.ALPHABET)}
-NEWLINE = TOKEN["\n"]
+GATE = 0.9  # a lower within-problem AUC on hard steps means that the head judges problems, not steps
 SHORTER = 0.3  # share of training problems that are shorter than the preset's
 
 
@@ -43,7 +45,7 @@ def batch(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, next-token mask (solution only) and step labels (1 right, 0 wrong, -1 no step ends here)."""
     width = 4 + 5 * preset.steps
-    tokens = np.full((size, width), NEWLINE, np.int32)
+    tokens = np.full((size, width), task.TOKEN["\n"], np.int32)
     mask, labels = np.zeros((size, width), np.float32), np.full((size, width), -1, np.int32)
     for row in range(size):
         steps = int(rng.integers(2, preset.steps)) if rng.random() < SHORTER else preset.steps
@@ -53,7 +55,7 @@ def batch(
         attempt = task.attempt(preset, problem, rng)
         text = task.prompt(problem) + attempt.text
         start = len(text) - 3 * steps
-        tokens[row, : len(text)] = [TOKEN[c] for c in text]
+        tokens[row, : len(text)] = [task.TOKEN[c] for c in text]
         mask[row, start : len(text)] = 1
         labels[row, start + 2 : len(text) : 3] = attempt.right
     return tokens, mask, labels
@@ -72,12 +74,17 @@ def losses(params: Params, config: Config, tokens: jax.Array, mask: jax.Array, l
     )
 
 
-def train(preset: task.Preset, steps: int, size: int, rate: float, seed: int, held_out: frozenset[str]) -> Params:
+def random_params(config: Config, seed: int) -> Params:
+    """Random parameters with a score head of zeros."""
+    head = {"score.weight": jnp.zeros((1, config.hidden_size)), "score.bias": jnp.zeros((1,))}
+    return init_params(config, jax.random.key(seed)) | head
+
+
+def train(
+    params: Params, preset: task.Preset, steps: int, size: int, rate: float, seed: int, held_out: frozenset[str]
+) -> Params:
     """The trained parameters; the same arguments give the same parameters on the same machine."""
     config = config_of(preset)
-    params = init_params(config, jax.random.key(seed))
-    params["score.weight"] = jnp.zeros((1, config.hidden_size))
-    params["score.bias"] = jnp.zeros((1,))
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 4), steps, rate * 0.01)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.05))
 
@@ -106,3 +113,32 @@ def train(preset: task.Preset, steps: int, size: int, rate: float, seed: int, he
                     progress.console.print(f"step {step + 1}: {text}")
             progress.advance(bar)
     return params
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="default or hard")] = "default",
+    out: Annotated[Path, typer.Option(help="folder for the checkpoint")] = Path("sloppy"),
+    steps: int = 6000,
+    size: Annotated[int, typer.Option(help="solutions per batch")] = 64,
+    rate: Annotated[float, typer.Option(help="peak learning rate")] = 3e-3,
+    seed: int = 0,
+    start: Annotated[Path | None, typer.Option(help="checkpoint to start from; random parameters without it")] = None,
+) -> None:
+    """Train a preset, save the checkpoint, print the figures of the model card; exit 1 below the gate."""
+    begin = time.perf_counter()
+    which, problems = task.PRESETS[preset], sloppy.held_out(preset)
+    config = config_of(which)
+    params = random_params(config, seed) if start is None else checkpoint.load(start)[0]
+    params = train(params, which, steps, size, rate, seed, frozenset(p.problem for p in problems))
+    checkpoint.save(out, params, config, Tokenizer.of_characters(task.ALPHABET))
+    typer.echo(f"wrote {out} after {time.perf_counter() - begin:.0f} s; evaluating what was written")
+    figures = evaluate(sloppy.load_model(preset, out), which, problems)
+    for name, value in figures.items():
+        typer.echo(f"{name:40} {value if isinstance(value, list) else format(value, '.4f')}")
+    if figures["auc_hard_steps_within_problem"] < GATE:
+        typer.echo(f"the score head is below the gate: within-problem AUC on hard steps must be {GATE}", err=True)
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,33 @@
+# `make demo` and `make test` set everything up: they need Python 3.11+ and make, and PyPI for the first call.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test slow lint format clean
+
+demo: .venv/installed
+	@"$(BIN)/python" -m ppl.cli demo
+
+test: .venv/installed
+	"$(BIN)/python" -m pytest
+
+slow: .venv/installed
+	"$(BIN)/python" -m pytest -m slow
+
+lint: .venv/installed
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/pyright"
+
+format: .venv/installed
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+.venv/installed: pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppl needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv .venv
+	@echo "installing into .venv (once; about a minute)"
+	@"$(BIN)/python" -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch .venv/installed
+
+clean:
+	rm -rf .venv build *.egg-info demo

@@ -1,0 +1,125 @@
+"""The command line: `ppl demo` and `ppl solve`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn, cast, get_args
+
+import typer
+from rich.console import Console
+
+from ppl import solve_file, solving
+from ppl.demo import run as run_demo
+from ppl.models.checkpoint import CheckpointError
+from ppl.models.sloppy import Weighting
+from ppl.models.sloppy.task import PRESETS
+from ppl.posterior import Vote
+from ppl.solve_file import FileError
+from ppl.solving import Method
+
+app = typer.Typer(
+    help="Inference with language models as probabilistic programming.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same answers.")]
+Preset = Annotated[str, typer.Option(help=f"Task and model: {' or '.join(PRESETS)}.")]
+Model = Annotated[Path | None, typer.Option(help="A checkpoint folder in place of the shipped model.")]
+Weights = Annotated[str, typer.Option(help="Of the particle filter: step (one factor per step) or published.")]
+Select = Annotated[str, typer.Option(help="How the filter answers: weighted, majority or argmax.")]
+
+
+def fail(message: object) -> NoReturn:
+    """One sentence on standard error, exit code 2."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]ppl:[/] {message}", markup=True)
+    raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    preset: Preset = "default",
+    problems: Annotated[int, typer.Option(help="How many of the 500 held-out problems.")] = 200,
+    budgets: Annotated[str, typer.Option(help="Generations per problem, ascending.")] = "1,2,4,8,16,32",
+    weighting: Weights = "step",
+    select: Select = "",
+    seed: Seed = 0,
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Folder for the plot and the numbers.")] = Path("demo"),
+) -> None:
+    """Majority, best-of-N, weighted best-of-N and a particle filter on the same program."""
+    _check(preset, weighting, select)
+    if not 1 <= problems <= 500:
+        fail(f"--problems {problems}: choose 1 to 500")
+    try:
+        sizes = [int(n) for n in budgets.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or sizes[0] < 1 or sorted(set(sizes)) != sizes:
+        fail(f"--budgets {budgets}: write ascending numbers of generations of at least 1, like 1,2,4,8")
+    with _told():
+        run_demo(preset, problems, sizes, _method("particle-filter", weighting, select), seed, model, out, Console())
+
+
+@app.command()
+def solve(
+    problems: Annotated[Path, typer.Argument(help='A JSONL file; a line is {"problem": "37+5*7-4"}.')],
+    out: Annotated[Path, typer.Option(help="JSONL file for the answers, a line a problem.")] = Path("answers.jsonl"),
+    particles: Annotated[int, typer.Option(help="Generations per problem.")] = 16,
+    method: Annotated[str, typer.Option(help="majority, best-of-n, weighted-best-of-n or particle-filter.")] = (
+        "particle-filter"
+    ),
+    weighting: Weights = "step",
+    select: Select = "",
+    preset: Preset = "default",
+    model: Model = None,
+    seed: Seed = 0,
+    batch: Annotated[int, typer.Option(help="Problems solved together; 0 chooses.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with a half-written answer file.")] = False,
+) -> None:
+    """Solve the problems of a file; each answer is written as soon as its batch is done."""
+    _check(preset, weighting, select)
+    if particles < 1:
+        fail(f"--particles {particles}: at least 1 is needed")
+    if batch < 0:
+        fail(f"--batch {batch}: choose 0 (automatic) or the number of problems to solve together")
+    how = _method(method, weighting, select)
+    with _told():
+        solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, Console())
+
+
+def main() -> None:
+    """Entry point of the `ppl` command."""
+    gc.freeze()  # what the imports made is never garbage: do not look at it again
+    app()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the errors that tell a user what to do into one sentence and exit code 2."""
+    try:
+        yield
+    except (CheckpointError, FileError, OSError) as error:
+        fail(error)
+
+
+def _method(name: str, weighting: str, select: str) -> Method:
+    try:
+        return solving.method(name, cast(Weighting, weighting), cast(Vote, select) or None)
+    except ValueError as error:
+        fail(error)
+
+
+def _check(preset: str, weighting: str, select: str) -> None:
+    if preset not in PRESETS:
+        fail(f"--preset {preset}: choose {' or '.join(PRESETS)}")
+    if weighting not in get_args(Weighting):
+        fail(f"--weighting {weighting}: choose {' or '.join(get_args(Weighting))}")
+    if select and select not in get_args(Vote):
+        fail(f"--select {select}: choose {', '.join(get_args(Vote))}")
+
+
+if __name__ == "__main__":
+    main()

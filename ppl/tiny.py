@@ -1,0 +1,172 @@
+"""Small finite programs as data, for tests: a syntax tree with its interpreter.
+
+Statements branch on the values drawn before, so that runs of one program meet different numbers of draws and factors. Many bugs of
+inference algorithms survive on programs of fixed length.
+
+    >>> from ppl.measure import measure
+    >>> measure(Tiny((Draw(((1, 3),)), Score((1, 2)))).program())
+    Measure({(0,): 0.25, (1,): 1.5})
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ppl.distributions import Categorical
+from ppl.effects import factor, parallel, sample, twist
+from ppl.program import Program
+
+T = TypeVar("T")
+Row = tuple[int, ...]
+
+
+class Node:
+    """One statement. `perform` appends what it draws to `seen`, and says whether the program returns here."""
+
+    async def perform(self, seen: list[int]) -> bool:
+        raise NotImplementedError
+
+
+Body = tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Draw(Node):
+    """Draw from one of the rows of integer weights; which one depends on the values drawn before."""
+
+    rows: tuple[Row, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        seen.append(await sample("x", _categorical(self.rows, seen)))
+        return False
+
+
+@dataclass(frozen=True)
+class Score(Node):
+    """A factor; which of the weights (not logs) depends on the values drawn before."""
+
+    weights: tuple[float, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        await factor("score", _log(_pick(self.weights, seen)))
+        return False
+
+
+@dataclass(frozen=True)
+class Guide(Node):
+    """A twist of this name; which of the weights (not logs) depends on the values drawn before."""
+
+    name: str
+    weights: tuple[float, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        await twist(self.name, _log(_pick(self.weights, seen)))
+        return False
+
+
+@dataclass(frozen=True)
+class Branch(Node):
+    """If the values drawn before sum to an odd number, one body, else the other."""
+
+    odd: Body
+    even: Body
+
+    async def perform(self, seen: list[int]) -> bool:
+        return await _perform(self.odd if sum(seen) % 2 else self.even, seen)
+
+
+@dataclass(frozen=True)
+class Loop(Node):
+    """Repeat the body as often as a draw from the rows says."""
+
+    rows: tuple[Row, ...]
+    body: Body
+
+    async def perform(self, seen: list[int]) -> bool:
+        times = await sample("times", _categorical(self.rows, seen))
+        seen.append(times)
+        for _ in range(times):
+            if await _perform(self.body, seen):
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class Together(Node):
+    """Independent draws as one `parallel`."""
+
+    draws: tuple[Draw, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        seen += await parallel(*[sample("x", _categorical(draw.rows, seen)) for draw in self.draws])
+        return False
+
+
+@dataclass(frozen=True)
+class Fork(Node):
+    """Sub-programs as one `parallel`; none sees what another draws."""
+
+    bodies: tuple[Body, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        for drawn in await parallel(*[Program("side", _body, (body, tuple(seen)), {}) for body in self.bodies]):
+            seen += drawn
+        return False
+
+
+@dataclass(frozen=True)
+class Sub(Node):
+    """An awaited sub-program; a `Stop` inside it ends the sub-program alone."""
+
+    body: Body
+
+    async def perform(self, seen: list[int]) -> bool:
+        seen += await Program("sub", _body, (self.body, tuple(seen)), {})
+        return False
+
+
+@dataclass(frozen=True)
+class Stop(Node):
+    """Return early if the values drawn before sum to an odd number."""
+
+    async def perform(self, seen: list[int]) -> bool:
+        return sum(seen) % 2 == 1
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small finite program as data. Its return value is the tuple of all that it drew, so that `measure` compares all."""
+
+    body: Body
+
+    def program(self) -> Program[Row]:
+        """The program."""
+        return Program("tiny", _body, (self.body, ()), {})
+
+
+async def _perform(body: Body, seen: list[int]) -> bool:
+    for node in body:
+        if await node.perform(seen):
+            return True
+    return False
+
+
+async def _body(body: Body, before: Row) -> Row:
+    seen = list(before)
+    await _perform(body, seen)
+    return tuple(seen[len(before) :])
+
+
+def _pick(options: Sequence[T], seen: Sequence[int]) -> T:
+    return options[sum(seen) % len(options)]
+
+
+def _categorical(rows: tuple[Row, ...], seen: Sequence[int]) -> Categorical[int]:
+    return Categorical.of(dict(enumerate(_pick(rows, seen))))
+
+
+def _log(weight: float) -> float:
+    return math.log(weight) if weight else -math.inf

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from ppl.distributions import Categorical
 from ppl.effects import Weight, factor, parallel, sample
 from ppl.inference import weights
@@ -66,8 +64,8 @@ class Population(Generic[T]):
     """
 
     values: tuple[T | None, ...]
-    log_weights: np.ndarray
-    """float64 [N], not normalised."""
+    log_weights: tuple[float, ...]
+    """Not normalised."""
     steps: tuple[Step, ...] = ()
     killed: Counter[str] | None = None
     """How many particles each site gave weight zero."""
@@ -94,9 +92,9 @@ class Particles(Generic[T]):
         return any(particle.active for particle in self.members)
 
     @property
-    def log_weights(self) -> np.ndarray:
-        """float64 [N], not normalised."""
-        return np.array([particle.log_weight for particle in self.members])
+    def log_weights(self) -> list[float]:
+        """Not normalised."""
+        return [particle.log_weight for particle in self.members]
 
     async def advance(self) -> None:
         """Bring every particle past its next factor or twist, or to its return; draws go out as batches."""
@@ -160,7 +158,7 @@ class Particles(Generic[T]):
     def population(self, steps: Sequence[Step] = ()) -> Population[T]:
         """What remains when nothing is active."""
         values = tuple(p.run.value if p.log_weight > -math.inf else None for p in self.members)
-        return Population(values, self.log_weights, tuple(steps), self.killed)
+        return Population(values, tuple(self.log_weights), tuple(steps), self.killed)
 
 
 def collapse(populations: Program[Population[T]]) -> Program[T]:

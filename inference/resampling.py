@@ -12,38 +12,43 @@ Chopin and Papaspiliopoulos 2020, "An Introduction to Sequential Monte Carlo", c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
-
-import numpy as np
+from functools import cached_property
+from itertools import accumulate, pairwise, product
 
 from ppl.inference import weights
 from ppl.source import Key
 
 Vector = tuple[int, ...]
-Resampler = Callable[[np.ndarray], "Ancestors"]
-_BELOW_ONE = math.nextafter(1.0, 0.0)
+Resampler = Callable[[Sequence[float]], "Ancestors"]
 
 
 class Ancestors:
     """Distribution over ancestor vectors of N particles with the given log weights.
 
     Raises:
-        ValueError: all weights are zero.
+        ValueError: all weights are zero, when a draw or a probability is asked for.
     """
 
     resamples = True  # new particles are equally weighted; False: they keep their weights
 
-    def __init__(self, log_weights: np.ndarray) -> None:
-        self.weights = weights.normalise(log_weights)
-        cdf = np.cumsum(self.weights)
-        self.cdf = cdf / cdf[-1]  # ends in exactly 1
+    def __init__(self, log_weights: Sequence[float]) -> None:
+        self.log_weights = [float(w) for w in log_weights]
+        self.count = len(self.log_weights)
 
-    @property
-    def count(self) -> int:
-        return len(self.weights)
+    @cached_property
+    def weights(self) -> list[float]:
+        """Normalised weights w_k."""
+        return weights.normalise(self.log_weights)
+
+    @cached_property
+    def bounds(self) -> list[float]:
+        """N (w_1 + ... + w_k) for each k, the last exactly N: particle k owns the interval from the bound before it."""
+        cdf = list(accumulate(self.weights))
+        return [self.count * (c / cdf[-1]) for c in cdf]
 
     @property
     def family(self) -> Hashable:
@@ -61,97 +66,100 @@ class Ancestors:
         """Natural log of the probability of one ancestor vector."""
         raise NotImplementedError
 
-    def pick(self, points: Any) -> Vector:
-        """The particles at points of [0, 1) of the cumulated weights; none of zero weight."""
-        # A point that rounded up to 1 would fall off the end.
-        return tuple(np.searchsorted(self.cdf, np.minimum(points, _BELOW_ONE), side="right").tolist())
-
 
 class Multinomial(Ancestors):
     """N independent draws (Gordon, Salmond and Smith 1993)."""
 
     def sample(self, key: Key) -> Vector:
-        return self.pick(key.uniforms(self.count))
+        return _pick(self.bounds, [self.count * u for u in key.uniforms(self.count)])
 
     def table(self) -> list[tuple[Vector, float]]:
         return _products([_positive(self.weights)] * self.count)
 
     def log_prob(self, value: Vector) -> float:
-        return _log(math.prod(self.weights[list(value)].tolist()))
+        return _log(math.prod(self.weights[a] for a in value))
 
 
 class Stratified(Ancestors):
     """One independent draw in each stratum [i/N, (i+1)/N) (Kitagawa 1996)."""
 
     def sample(self, key: Key) -> Vector:
-        return self.pick((np.arange(self.count) + key.uniforms(self.count)) / self.count)
+        return _pick(self.bounds, [i + u for i, u in enumerate(key.uniforms(self.count))])
 
     def table(self) -> list[tuple[Vector, float]]:
         return _products([_positive(self._stratum(i)) for i in range(self.count)])
 
     def log_prob(self, value: Vector) -> float:
-        return _log(math.prod(float(self._stratum(i)[a]) for i, a in enumerate(value)))
+        return _log(math.prod(self._stratum(i)[a] for i, a in enumerate(value)))
 
-    def _stratum(self, i: int) -> np.ndarray:
-        """Probabilities of the ancestor of slot i: the overlap of each weight's interval with [i, i+1) / N."""
-        high = np.clip(self.cdf * self.count, i, i + 1)
-        return np.diff(high, prepend=float(i))
+    def _stratum(self, i: int) -> list[float]:
+        """Probabilities of the ancestor of slot i: the overlap of each particle's interval with [i, i+1)."""
+        inside = [min(max(bound, i), i + 1) for bound in self.bounds]
+        return [high - low for low, high in pairwise([float(i), *inside])]
 
 
 class Systematic(Ancestors):
     """One uniform number shared by all strata (Kitagawa 1996; Carpenter, Clifford and Fearnhead 1999)."""
 
     def sample(self, key: Key) -> Vector:
-        return self._at(key.uniform())
+        return self.at(key.uniform())
 
-    def _at(self, u: float) -> Vector:
-        return self.pick((np.arange(self.count) + u) / self.count)
+    def at(self, u: float) -> Vector:
+        """The ancestor vector for the uniform number u in [0, 1)."""
+        return _pick(self.bounds, [i + u for i in range(self.count)])
 
     def table(self) -> list[tuple[Vector, float]]:
-        # The ancestor vector is piecewise constant in u: it changes at the fractional parts of N * cdf.
-        cuts = np.unique(np.concatenate([[0.0, 1.0], np.mod(self.cdf * self.count, 1.0)]))
+        # The ancestor vector is piecewise constant in u: it changes at the fractional parts of the bounds.
+        cuts = sorted({0.0, 1.0, *(bound % 1.0 for bound in self.bounds)})
         out: dict[Vector, float] = {}
-        for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-            vector = self._at((low + high) / 2)
+        for low, high in pairwise(cuts):
+            vector = self.at((low + high) / 2)
             out[vector] = out.get(vector, 0.0) + high - low
         return list(out.items())
 
     def log_prob(self, value: Vector) -> float:
-        slots, chosen = np.arange(self.count), list(value)
-        high = self.cdf * self.count
-        low = np.concatenate([[0.0], high[:-1]])
-        return _log(min(1.0, float((high[chosen] - slots).min())) - max(0.0, float((low[chosen] - slots).max())))
+        bounds = [0.0, *self.bounds]
+        high = min(1.0, *(bounds[a + 1] - i for i, a in enumerate(value)))
+        low = max(0.0, *(bounds[a] - i for i, a in enumerate(value)))
+        return _log(high - low)
 
 
 class Residual(Ancestors):
     """floor(N w_k) sure children of each particle, the rest multinomial on what is left (Liu and Chen 1998)."""
 
-    def __init__(self, log_weights: np.ndarray) -> None:
-        super().__init__(log_weights)
-        expected = self.weights * self.count
+    @cached_property
+    def sure(self) -> Vector:
+        """The ancestors that are not left to chance."""
         # N w_k an ulp below an integer must count as that integer, or the child it is sure of is left to chance.
-        sure = np.floor(expected + 1e-12 * self.count)
-        self._sure: Vector = tuple(np.repeat(np.arange(self.count), sure.astype(int)).tolist())[: self.count]
-        rest = np.maximum(expected - sure, 0.0)
-        self._free = self.count - len(self._sure)
-        if self._free:
-            self.rest = rest / rest.sum()
-            cdf = np.cumsum(self.rest)
-            self.cdf = cdf / cdf[-1]
+        copies = [math.floor(self.count * w + 1e-12 * self.count) for w in self.weights]
+        return tuple(k for k, n in enumerate(copies) for _ in range(n))[: self.count]
+
+    @cached_property
+    def rest(self) -> list[float]:
+        """Probabilities of the other ancestors."""
+        copies = Counter(self.sure)
+        left = [max(self.count * w - copies[k], 0.0) for k, w in enumerate(self.weights)]
+        total = math.fsum(left)
+        return [x / total for x in left]
 
     def sample(self, key: Key) -> Vector:
-        return self._sure + (self.pick(key.uniforms(self._free)) if self._free else ())
+        free = self.count - len(self.sure)
+        if not free:
+            return self.sure
+        bounds = list(accumulate(self.rest))
+        return self.sure + _pick(bounds, [u * bounds[-1] for u in key.uniforms(free)])
 
     def table(self) -> list[tuple[Vector, float]]:
-        if not self._free:
-            return [(self._sure, 1.0)]
-        return [(self._sure + tail, p) for tail, p in _products([_positive(self.rest)] * self._free)]
+        free = self.count - len(self.sure)
+        if not free:
+            return [(self.sure, 1.0)]
+        return [(self.sure + tail, p) for tail, p in _products([_positive(self.rest)] * free)]
 
     def log_prob(self, value: Vector) -> float:
-        sure = len(self._sure)
-        if value[:sure] != self._sure:
+        sure = len(self.sure)
+        if value[:sure] != self.sure:
             return -math.inf
-        return _log(math.prod(self.rest[list(value[sure:])].tolist())) if self._free else 0.0
+        return _log(math.prod(self.rest[a] for a in value[sure:])) if sure < self.count else 0.0
 
 
 class Keep(Ancestors):
@@ -180,13 +188,19 @@ class Adaptive:
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"Adaptive: threshold is a share of N in [0, 1], not {self.threshold}")
 
-    def __call__(self, log_weights: np.ndarray) -> Ancestors:
+    def __call__(self, log_weights: Sequence[float]) -> Ancestors:
         enough = weights.ess(log_weights) >= self.threshold * len(log_weights)
         return Keep(log_weights) if enough else self.scheme(log_weights)
 
 
-def _positive(p: np.ndarray) -> list[tuple[int, float]]:
-    return [(k, q) for k, q in enumerate(p.tolist()) if q > 0.0]
+def _pick(bounds: list[float], points: Iterable[float]) -> Vector:
+    """The owner of the interval that each point of [0, bounds[-1]) falls into; an empty interval owns none."""
+    below = math.nextafter(bounds[-1], 0.0)  # a point that was rounded up to the end would fall off it
+    return tuple([bisect_right(bounds, min(point, below)) for point in points])
+
+
+def _positive(p: Sequence[float]) -> list[tuple[int, float]]:
+    return [(k, q) for k, q in enumerate(p) if q > 0.0]
 
 
 def _products(slots: Iterable[list[tuple[int, float]]]) -> list[tuple[Vector, float]]:

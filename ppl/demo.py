@@ -96,8 +96,8 @@ def _is_right(posterior: Posterior[str], vote: Vote, problem: Problem) -> bool:
 
 def table(cells: Sequence[Cell]) -> Table:
     """Accuracy and costs by method and budget."""
-    out = Table("method", title="Accuracy against budget (N generations per problem)")
-    for column in ("N", "accuracy", "LM tokens", "reward evaluations", "seconds"):
+    out = Table("method", title="Accuracy by budget (N generations a problem)", title_justify="left")
+    for column in ("N", "accuracy", "LM tokens", "rewards", "seconds"):
         out.add_column(column, justify="right")
     for i, cell in enumerate(cells):
         last = i + 1 == len(cells) or cells[i + 1].method != cell.method
@@ -105,6 +105,18 @@ def table(cells: Sequence[Cell]) -> Table:
             cell.method, str(cell.particles), f"{100 * cell.accuracy:.1f} ± {100 * cell.standard_error:.1f} %",
             f"{cell.tokens:,}", f"{cell.judged:,}", f"{cell.seconds:.1f}", end_section=last,
         )  # fmt: skip
+    return out
+
+
+def ratio_table(cells: Sequence[Cell]) -> Table:
+    """How many times the filter's budget each baseline needs."""
+    title = f"Budget a baseline needs to be as accurate as the filter at N = {REFERENCE}, over {REFERENCE}"
+    out = Table("baseline", title=title, title_justify="left")
+    for column in ("ratio", "95 % interval", "never reaches it"):
+        out.add_column(column, justify="right")
+    for name, ratio in ratios(cells).items():
+        interval = f"{ratio.show(ratio.low)} to {ratio.show(ratio.high)}"
+        out.add_row(name, ratio.show(ratio.ratio), interval, f"in {100 * ratio.not_reached:.0f} % of bootstrap samples")
     return out
 
 

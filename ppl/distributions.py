@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
+from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
-
-import numpy as np
 
 from ppl.source import Key
 
@@ -60,48 +60,50 @@ class Categorical(Generic[T]):
         ValueError: no values, lengths that differ, a weight that is `nan` or `+inf`, or all weights `-inf`.
     """
 
-    __slots__ = ("_cdf", "values")
+    __slots__ = ("_cdf", "probabilities", "values")
 
-    def __init__(self, values: Sequence[T], log_weights: Sequence[float] | np.ndarray | None = None) -> None:
+    def __init__(self, values: Sequence[T], log_weights: Sequence[float] | None = None) -> None:
         self.values = values if isinstance(values, tuple) else tuple(values)
         count = len(self.values)
         if count == 0:
             raise ValueError("Categorical needs at least one value")
         if log_weights is None:
-            weights = np.ones(count)
+            weights = [1.0] * count
         else:
-            logw = np.asarray(log_weights, np.float64)
-            if logw.shape != (count,):
-                raise ValueError(f"Categorical: {count} values but log_weights of shape {logw.shape}")
-            top = logw.max()
-            if not -math.inf < top < math.inf:  # also false for nan
-                raise ValueError(f"Categorical: log_weights {logw.tolist()} need a finite maximum and no nan")
-            weights = np.exp(logw - top)
-        cdf = np.cumsum(weights)
-        self._cdf = cdf / cdf[-1]
+            logw = [float(w) for w in log_weights]
+            if len(logw) != count:
+                raise ValueError(f"Categorical: {count} values but {len(logw)} log_weights")
+            top = max(logw)
+            if not -math.inf < top < math.inf or any(w != w for w in logw):
+                raise ValueError(f"Categorical: log_weights {logw} need a finite maximum and no nan")
+            weights = [math.exp(w - top) for w in logw]
+        total = math.fsum(weights)
+        self.probabilities = [w / total for w in weights]
+        self._cdf: list[float] = []
 
     @classmethod
     def of(cls, table: dict[T, float]) -> Categorical[T]:
         """From a mapping value -> probability (or unnormalised weight, not negative)."""
         if any(not w >= 0 for w in table.values()):
             raise ValueError(f"Categorical.of: weights must not be negative or nan: {table}")
-        with np.errstate(divide="ignore"):
-            return cls(tuple(table), np.log(np.fromiter(table.values(), np.float64)))
+        return cls(tuple(table), [math.log(w) if w else -math.inf for w in table.values()])
 
     @property
     def family(self) -> Hashable:
         return Categorical
 
     def sample(self, key: Key) -> T:
-        # The first value whose cumulative probability exceeds u has positive probability; u < 1 = cdf[-1].
-        return self.values[int(np.searchsorted(self._cdf, key.uniform(), side="right"))]
+        if not self._cdf:
+            self._cdf = list(accumulate(self.probabilities))
+        # The first value whose cumulative probability exceeds u * total: it has positive probability, and it exists.
+        return self.values[bisect_right(self._cdf, key.uniform() * self._cdf[-1])]
 
     def log_prob(self, value: Any) -> float:
         p = sum(p for v, p in self.table() if v == value)
         return math.log(p) if p > 0 else -math.inf
 
     def table(self) -> list[tuple[T, float]]:
-        return list(zip(self.values, np.diff(self._cdf, prepend=0.0).tolist(), strict=True))
+        return list(zip(self.values, self.probabilities, strict=True))
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{v!r}: {p:.4g}" for v, p in self.table()[:6])

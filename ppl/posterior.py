@@ -52,7 +52,7 @@ class Posterior(Generic[T]):
                 f"all {len(self.population.values)} particles have weight zero; killed at: {killed or 'unknown'}. "
                 "More particles, or a weaker constraint at that site, would help"
             )
-        p = weights.normalise(self.population.log_weights).tolist()
+        p = weights.normalise(self.population.log_weights)
         return [(value, q) for value, q in zip(self.population.values, p, strict=True) if q > 0]  # pyright: ignore[reportReturnType]
 
     def table(self) -> dict[T, float]:
@@ -77,8 +77,8 @@ class Posterior(Generic[T]):
     def map(self, f: Callable[[T], U]) -> Posterior[U]:
         """The posterior of `f(value)`."""
         population = self.population
-        alive = population.log_weights > -math.inf
-        values = tuple(f(v) if ok else None for v, ok in zip(population.values, alive, strict=True))  # pyright: ignore[reportArgumentType]
+        weighted = zip(population.values, population.log_weights, strict=True)
+        values = tuple(f(v) if w > -math.inf else None for v, w in weighted)  # pyright: ignore[reportArgumentType]
         return Posterior(Population(values, population.log_weights, population.steps, population.killed))
 
     def head(self, count: int) -> Posterior[T]:

@@ -41,12 +41,12 @@ class BudgetRatio:
     """97.5 % quantile; `inf`: not reached."""
     not_reached: float
     """Share of bootstrap samples in which the baseline's largest budget is not enough."""
+    largest: float
+    """The largest ratio that could be seen: the baseline's largest budget over the compared one."""
 
-    def __str__(self) -> str:
-        def show(x: float) -> str:
-            return "not reached" if x == math.inf else f"{x:.1f}"
-
-        return f"{show(self.ratio)} [{show(self.low)}, {show(self.high)}]"
+    def show(self, ratio: float) -> str:
+        """A ratio in words."""
+        return f"> {self.largest:g}" if ratio == math.inf else f"{ratio:.1f}"
 
 
 def budget_ratio(
@@ -66,4 +66,5 @@ def budget_ratio(
     rng, count = np.random.default_rng(seed), len(reference)
     draws = np.sort([ratio(rng.integers(count, size=count)) for _ in range(samples)])
     low, high = draws[int(0.025 * samples)], draws[min(int(0.975 * samples), samples - 1)]
-    return BudgetRatio(ratio(np.arange(count)), float(low), float(high), float(np.isinf(draws).mean()))
+    not_reached = float(np.isinf(draws).mean())
+    return BudgetRatio(ratio(np.arange(count)), float(low), float(high), not_reached, budgets[-1] / at)

@@ -93,7 +93,7 @@ def answer_line(problem: Problem, solved: Solved, how: Method, settings: dict[st
     table = posterior.table() if alive else {}
     answer = posterior.vote(how.vote) if alive else None
     population = posterior.population
-    weights = zip(population.values, population.log_weights.tolist(), strict=True)
+    weights = zip(population.values, population.log_weights, strict=True)
     return {
         "id": problem.id,
         "problem": problem.problem,

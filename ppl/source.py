@@ -45,11 +45,11 @@ class Key:
         """One uniform number strictly between 0 and 1, float64."""
         return ((int.from_bytes(self.digest[:8], "little") >> 11) + 0.5) * _TO_UNIT
 
-    def uniforms(self, count: int) -> np.ndarray:
+    def uniforms(self, count: int) -> list[float]:
         """`count` independent uniforms strictly between 0 and 1, float64."""
         blocks = (blake2b(b"%d" % i, digest_size=64, key=self.digest).digest() for i in range(-(-count // 8)))
         bits = np.frombuffer(b"".join(blocks), "<u8")[:count]
-        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * _TO_UNIT
+        return (((bits >> np.uint64(11)).astype(np.float64) + 0.5) * _TO_UNIT).tolist()
 
     @property
     def data(self) -> np.ndarray:

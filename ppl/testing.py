@@ -43,9 +43,9 @@ _statements: list[st.SearchStrategy[Node]] = [
 
 @st.composite
 def programs(draw: st.DrawFn, max_paths: int = 12, depth: int = 1) -> Tiny:
-    """Random programs of at most `max_paths` paths (those of weight zero count too), nested at most `depth` deep.
+    """Random programs of at most `max_paths` paths (those of weight zero count), nested at most `depth` deep.
 
-    Draws have weights 0 to 6, factors and twists include 0 and numbers above 1, and the runs of a program meet different
+    Draws have weights 0 to 6, factors and twists include 0 and numbers above 1; runs of one program meet different
     numbers of them. `.program()` of an example is the `Program`; its repr is Python that builds it.
     """
     return draw(_bodies(depth).map(Tiny).filter(lambda tiny: _small(tiny.program(), max_paths)))

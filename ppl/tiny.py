@@ -1,7 +1,7 @@
 """Small finite programs as data, for tests: a syntax tree with its interpreter.
 
-Statements branch on the values drawn before, so that runs of one program meet different numbers of draws and factors. Many bugs of
-inference algorithms survive on programs of fixed length.
+Statements branch on the values drawn before, so that runs of one program meet different numbers of draws and
+factors: many bugs of inference algorithms survive on programs of fixed length.
 
     >>> from ppl.measure import measure
     >>> measure(Tiny((Draw(((1, 3),)), Score((1, 2)))).program())
@@ -138,7 +138,7 @@ class Stop(Node):
 
 @dataclass(frozen=True)
 class Tiny:
-    """A small finite program as data. Its return value is the tuple of all that it drew, so that `measure` compares all."""
+    """A small finite program as data. Its value is the tuple of all that it drew, so `measure` compares all."""
 
     body: Body
 

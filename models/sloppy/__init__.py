@@ -70,14 +70,14 @@ async def solve(lm: LanguageModel, reward: StepReward, problem: str, weighting: 
 
     `step`: one factor P(this step is right) per line, so the target is the model's text times the product over steps.
     `published`: the weights of the published particle filter (Puri et al. 2025, "A probabilistic inference approach to
-    inference-time scaling of LLMs"), the odds of the running score at each line: a line counts again at every later one.
+    inference-time scaling of LLMs"), the odds of the running score at each line, so that it counts again at later ones.
     """
     text = lm.text(task.prompt(problem))
     running = 0.0
     for _ in range(len(task.parse(problem)[1])):
         text = await sample("step", lm.extend(text, until="\n", max_tokens=3))
-        if not text.last.endswith("\n"):
-            await condition("line ends", False)
+        if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC
+            await condition("two digits", False)
         log_right = await reward(text)
         running += log_right
         await factor("right", log_right if weighting == "step" else log_odds(running))

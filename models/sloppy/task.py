@@ -63,6 +63,11 @@ def prompt(problem: str) -> str:
     return f">{problem}:"
 
 
+def is_line(text: str) -> bool:
+    """Whether this is one line of a solution: two digits and a newline."""
+    return len(text) == 3 and text[:2].isdigit() and text[2] == "\n"
+
+
 def apply(value: int, operator: str, digit: int) -> int:
     """The right value after one operation."""
     result = value + digit if operator == "+" else value - digit if operator == "-" else value * digit

@@ -41,7 +41,12 @@ def _name(resampler: Any) -> str:
 
 def _check_proper(algorithm: SMC, examples: int, max_paths: int) -> None:
     # The algorithm has up to (paths of the program)^N times (ancestor vectors)^steps paths, so a few are too many.
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
     @given(programs(max_paths))
     def check(tiny: Tiny) -> None:
         try:

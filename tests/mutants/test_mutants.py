@@ -14,7 +14,7 @@ import numpy as np
 from ppl import Categorical, Multinomial, Program, Systematic, collapse, factor, sample
 from ppl.inference import weights
 from ppl.inference.population import Particle, Particles, Population
-from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Stratified, Vector
+from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Vector
 from ppl.program import Request, Twists
 from ppl.testing import Branch, Draw, Guide, Loop, Score, Stop, Tiny, assert_proper, assert_same_measure
 
@@ -204,14 +204,6 @@ class RoundedResidual(Ancestors):
         return [(tuple(np.repeat(np.arange(self.count), sure).tolist()), 1.0)]
 
 
-class SecondStratum(Stratified):
-    """Both slots draw from the last stratum."""
-
-    def table(self) -> list[tuple[Vector, float]]:
-        p = self._stratum(self.count - 1)
-        return [((int(k),) * self.count, float(p[k])) for k in np.flatnonzero(p)]
-
-
 def _keep(log_weights: np.ndarray) -> Ancestors:
     return Keep(log_weights)
 
@@ -278,7 +270,6 @@ MUTANTS = {
     "ancestors regardless of weight": _properly(smc(resample=Uniform)),
     "ancestors by squared weight": _properly(smc(resample=Tempered)),
     "residual resampling without its random part": _properly(smc(resample=RoundedResidual)),
-    "strata of wrong order": _properly(smc(resample=SecondStratum)),
     "adaptive resets the weights that it kept": _properly(smc(resample=_keep, select_when_kept=True)),
     "resampled at the end, with weights kept": _properly(smc(NoReset, resample_at_end=True)),
     "importance with square roots of weights": _properly(importance(counted=0.5)),

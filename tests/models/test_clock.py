@@ -1,0 +1,116 @@
+"""The clock of the device, under a fake time and fake results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppl.models import engine
+from ppl.models.engine import Clock
+
+
+class World:
+    """A device that works in order, and the host's time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.done: list[float] = []
+        self.busy = 0.0  # time with work on the device, up to now if all is done
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def call(self, clock: Clock, work: float, host: float) -> None:
+        """Launch `work` seconds; the launch itself takes `host` seconds of the host."""
+        start = self.now
+        self.done.append(max(start, *self.done[-1:], 0.0) + work)
+        self.busy += work
+        self.now += host
+        clock.started(Result(self, self.done[-1]), start)  # pyright: ignore[reportArgumentType]
+
+
+class Result:
+    def __init__(self, world: World, done: float) -> None:
+        self.world, self.done = world, done
+
+    def is_ready(self) -> bool:
+        return self.world.now >= self.done
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(engine, "time", world)
+    return world
+
+
+durations = st.integers(0, 20)
+events = st.lists(st.tuples(st.sampled_from(["call", "host", "wait", "wait all"]), durations, durations), max_size=20)
+
+
+@given(events)
+def test_never_more_than_wall_time(events: list[tuple[str, int, int]]) -> None:
+    world, clock = World(), Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "time", world)
+        waited = 0
+        for what, a, b in events:
+            before = (clock.seconds, world.now)
+            if what == "call":
+                world.call(clock, a, b)
+            elif what == "host":
+                world.now += a
+            elif waited < len(world.done):
+                waited = waited + 1 if what == "wait" else len(world.done)
+                world.now = max(world.now, world.done[waited - 1])
+                clock.waited()
+            assert before[0] <= clock.seconds <= world.now
+            assert world.now >= before[1]
+
+
+def test_what_was_waited_for_is_counted_in_full(world: World) -> None:
+    clock = Clock()
+    for _ in range(3):
+        world.call(clock, work=5, host=1)
+        world.now = world.done[-1]
+        clock.waited()
+        world.now += 7  # the host's own work
+    assert clock.seconds == 15
+
+
+def test_overlapping_work_is_counted_once(world: World) -> None:
+    clock = Clock()
+    world.call(clock, work=5, host=1)
+    world.call(clock, work=5, host=1)
+    for done in world.done:
+        world.now = done
+        clock.waited()
+    assert clock.seconds == 10
+
+
+def test_a_result_that_was_ready_before_the_wait_does_not_count_the_host(world: World) -> None:
+    """ "Wall time during which the device had work, and never more"."""
+    clock = Clock()
+    world.call(clock, work=5, host=1)
+    world.now = 100.0
+    clock.waited()
+    world.call(clock, work=1, host=1)
+    assert clock.seconds <= world.busy
+
+
+def test_engine_seconds_fit_into_the_wall_time(new_model: Any) -> None:
+    import time
+
+    lm, start = new_model("abcd"), time.perf_counter()
+    for _ in range(3):
+        lm.extend(lm.text("ab"), max_tokens=3).sample(engine_key(0))
+    assert 0 < lm.engine.usage.clock.seconds <= time.perf_counter() - start
+
+
+def engine_key(seed: int) -> Any:
+    from ppl.source import Key
+
+    return Key.of(seed)

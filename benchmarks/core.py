@@ -9,7 +9,7 @@ import ppl
 from ppl import Bernoulli, collapse, factor, program, sample
 from ppl.effects import Sample
 from ppl.measure import paths
-from ppl.program import Run
+from ppl.run import Run
 
 SITES = 100
 

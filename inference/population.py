@@ -11,7 +11,9 @@ from typing import Generic, TypeVar
 from ppl.distributions import Categorical
 from ppl.effects import Weight, factor, parallel, sample
 from ppl.inference import weights
-from ppl.program import Program, Request, Run, Twists
+from ppl.program import Program
+from ppl.run import Request, Run
+from ppl.twists import Twists
 
 T = TypeVar("T")
 

@@ -4,9 +4,10 @@ An ancestor vector a says that new particle i is a child of old particle a[i]. E
 log weights, with `sample`, `log_prob` and a finite `table`, and each is unbiased: E[number of children of k] = N w_k.
 Chopin and Papaspiliopoulos 2020, "An Introduction to Sequential Monte Carlo", chapter 9.
 
-    >>> import numpy as np
-    >>> dict(Systematic(np.log([0.75, 0.25])).table())
-    {(0, 0): 0.5, (0, 1): 0.5}
+    >>> for ancestors, probability in Systematic([math.log(3), 0.0]).table():
+    ...     print(ancestors, round(probability, 12))
+    (0, 0) 0.5
+    (0, 1) 0.5
 """
 
 from __future__ import annotations

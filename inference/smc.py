@@ -26,6 +26,12 @@ class SMC:
 
     Law: `measure(collapse(SMC(n, resample)(p))) == measure(p)`.
 
+        >>> from ppl import collapse, measure
+        >>> from ppl.tiny import Draw, Score, Tiny
+        >>> coin = Tiny((Draw(((1, 3),)), Score((1, 2)))).program()
+        >>> measure(collapse(SMC(2)(coin))) == measure(coin)
+        True
+
     Raises:
         ValueError: fewer than 1 particle.
     """

@@ -29,10 +29,12 @@ def normalise(log_weights: Sequence[float]) -> list[float]:
     Raises:
         ValueError: all weights are zero.
     """
-    total = logsumexp(log_weights)
-    if total == -math.inf:
+    top = max(log_weights)
+    if top == -math.inf:
         raise ValueError("all weights are zero: nothing to normalise")
-    return [math.exp(w - total) for w in log_weights]
+    w = [math.exp(w - top) for w in log_weights]
+    total = math.fsum(w)
+    return [x / total for x in w]
 
 
 def ess(log_weights: Sequence[float]) -> float:

@@ -14,7 +14,8 @@ from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified
 from ppl.inference.smc import SMC
 from ppl.measure import Measure, measure
 from ppl.posterior import Posterior, ZeroEvidence
-from ppl.program import Program, ReplayError, Run, program
+from ppl.program import Program, program
+from ppl.run import ReplayError, Run
 from ppl.source import Key
 
 __all__ = [

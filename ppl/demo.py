@@ -184,7 +184,8 @@ def example(lm: LanguageModel, problem: Problem, how: Method, seed: int, console
     ess = " ".join(f"{step.ess:.1f}{'*' if step.resampled else ''}" for step in posterior.steps)
     console.print(f"effective sample size by step (* resampled): {ess}")
     console.print(
-        f"log evidence {posterior.log_evidence:.3f}: the log probability that a solution is right in every step"
+        f"log evidence {posterior.log_evidence:.3f}: log probability, by the step reward, that a solution of the model "
+        "is right in every step"
     )
 
 
@@ -205,14 +206,12 @@ def run(
     )
     cells = compare(lm, problems, methods, budgets, seed, console)
     console.print(table(cells))
-    for name, ratio in ratios(cells).items():
-        console.print(
-            f"{name} needs {ratio} times the budget to reach the filter at N = {REFERENCE} "
-            f"(95 % interval; beyond {budgets[-1]} generations in {100 * ratio.not_reached:.0f} % of bootstrap samples)"
-        )
+    if REFERENCE in budgets:
+        console.print(ratio_table(cells))
     largest = max((c for c in cells if c.method == "particle-filter"), key=lambda c: c.particles)
     console.print(
-        f"host side: {100 * largest.host_share:.0f} % of the wall time of the filter at N = {largest.particles}"
+        f"host side: for {100 * largest.host_share:.0f} % of the filter's wall time at N = {largest.particles} "
+        "the model had nothing to do"
     )
     out.mkdir(parents=True, exist_ok=True)
     picture, numbers = out / f"accuracy-{preset}.png", out / f"results-{preset}.jsonl"

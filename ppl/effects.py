@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Effects that were dropped without being awaited; `Run` empties this list after each step of a program and
+# Effects that were dropped without being awaited, newest last; a `Run` looks at what a step of its program added, and
 # raises. A list and not a direct raise, since Python swallows exceptions raised by a finaliser.
 dropped: list[str] = []
 
@@ -58,7 +58,8 @@ class Effect(Generic[T]):
 
     __bool__ = __iter__ = __len__ = __getitem__ = __float__ = __int__ = _forgotten
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _forgotten
-    __neg__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _forgotten
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __index__ = _forgotten
+    __neg__ = __abs__ = __round__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _forgotten
 
 
 class Sample(Effect[T]):
@@ -102,15 +103,15 @@ class Weight(Effect[None]):
             )
         self._awaited = False
 
-    @property
-    def kind(self) -> Any:
-        return self.log_weight
-
 
 class Factor(Weight):
     """Multiply the weight of this run by exp(log_weight)."""
 
     __slots__ = ()
+
+    @property
+    def kind(self) -> Any:
+        return self.log_weight
 
 
 class Twist(Weight):
@@ -121,6 +122,10 @@ class Twist(Weight):
     """
 
     __slots__ = ()
+
+    @property
+    def kind(self) -> Any:
+        return Twist, self.log_weight
 
 
 class Call(Effect[T]):

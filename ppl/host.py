@@ -18,8 +18,10 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ppl.effects import Call, Note, Sample, Weight
-from ppl.program import Program, Request, Run, Twists
+from ppl.program import Program
+from ppl.run import Request, Run
 from ppl.source import Key, Keys, Source, Tape, begin_draws, source_of
+from ppl.twists import Twists
 
 T = TypeVar("T")
 Observer = Callable[[str, Note], None]  # gets the address and the note
@@ -47,31 +49,47 @@ def run_many(
         ValueError: as many seeds as programs are needed.
         Whatever a program, a distribution or a call raises, with a note that names the addresses.
     """
+    programs, seeds = list(programs), list(seeds)
+    if len(programs) != len(seeds):
+        raise ValueError(f"{len(programs)} programs but {len(seeds)} seeds: each program needs a seed of its own")
     roots = [_Root(Run(p), source_of(seed), observers) for p, seed in zip(programs, seeds, strict=True)]
-    middle = (len(roots) + 1) // 2
-    # Two halves take turns: while the device works for one, the host advances the other.
-    halves = [_Half(part) for part in (roots[:middle], roots[middle:]) if part]
+    parts = [_Part(roots)]
     with _fewer_collections():
-        while any(half.active for half in halves):
-            for half in halves:
-                half.finish()
-                half.begin()
+        while any(part.active for part in parts):
+            if len(parts) == 1:
+                parts = parts[0].split()
+            for part in parts:
+                part.finish()
+                part.begin()
     return [Trace(root.run.value if root.log_weight > -math.inf else None, root.log_weight) for root in roots]
 
 
-class _Half(Generic[T]):
+class _Part(Generic[T]):
     """Runs that share batches: they advance in rounds, all at once."""
 
     def __init__(self, roots: list[_Root[T]]) -> None:
         self.active = roots
         self._groups: list[_Group] = []
 
+    @property
+    def waits(self) -> bool:
+        """Whether the open round waits for a device."""
+        return any(group.waits for group in self._groups)
+
+    def split(self) -> list[_Part[T]]:
+        """Two halves, if a device is at work: while it works for one, the host advances the other."""
+        if not self.waits or len(self.active) < 2:
+            return [self]
+        self.finish()
+        middle = (len(self.active) + 1) // 2
+        return [_Part(self.active[:middle]), _Part(self.active[middle:])]
+
     def begin(self) -> None:
         """Play rounds until one waits for a device, and leave that one unfinished.
 
         In a round every run advances to what it waits for, and one batched call is started for each family.
         """
-        while not any(group.waits for group in self._groups):
+        while not self.waits:
             self.finish()
             groups: Groups = defaultdict(_Group)
             for root in self.active:
@@ -124,7 +142,10 @@ class _Root(Generic[T]):
             requests = self.run.requests()
             immediate = [request for request in requests if type(request.effect) not in self._grouped]
             for request in immediate:
-                request.answer(self._perform(request))
+                answer = self._perform(request)
+                if self.log_weight == -math.inf:  # the program must not see an impossible world
+                    return
+                request.answer(answer)
             if not immediate:
                 self._requests = requests
                 self._group(groups, [request.effect for request in requests], self._address)

@@ -36,5 +36,11 @@ def infer_many(
 
     Law: `infer_many(ps, alg, seeds)[i] == infer(ps[i], alg, seeds[i])`.
     """
-    traces = run_many((algorithm(program) for program in programs), seeds, observers)
-    return [Posterior(trace.value) for trace in traces if trace.value is not None]
+    out: list[Posterior[T]] = []
+    for trace in run_many([algorithm(program) for program in programs], seeds, observers):
+        if not isinstance(trace.value, Population):
+            raise TypeError(
+                f"infer needs an algorithm that gives a Population, like SMC(16); {algorithm!r} gave {trace!r}"
+            )
+        out.append(Posterior(trace.value))
+    return out

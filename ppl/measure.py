@@ -18,7 +18,9 @@ from typing import Any, Generic, TypeVar
 
 from ppl.distributions import NotFinite, table
 from ppl.effects import Call, Sample, Weight
-from ppl.program import Program, Run, Twists
+from ppl.program import Program
+from ppl.run import Run
+from ppl.twists import Twists
 
 T = TypeVar("T")
 TOLERANCE = 1e-12
@@ -58,7 +60,7 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
             )
         run, depth, probability, log_weight = Run(program), 0, 1.0, 0.0
         twists, choices = Twists(), {}
-        while not run.done and log_weight > -math.inf:
+        while not run.done:
             request = run.requests()[0]
             effect = request.effect
             kind = type(effect)
@@ -74,9 +76,11 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
                 continue
             if isinstance(effect, Weight):
                 log_weight += twists.change(request)
+                if log_weight == -math.inf:  # the program must not see an impossible world
+                    break
             request.answer(None)
         seen, covered = seen + 1, covered + probability
-        if run.done and log_weight > -math.inf:
+        if run.done:
             yield Path(run.result(), probability, log_weight - twists.total(), choices)
         while stack and len(stack[-1]) == 1:
             stack.pop()
@@ -129,8 +133,10 @@ class Measure(Mapping[T, float]):
         return {value: mass / evidence for value, mass in self._masses.items()}
 
     def distance(self, other: Measure[T]) -> float:
-        """Largest difference of a mass, relative to the larger evidence (absolute if both are zero)."""
+        """Largest difference of a mass, relative to the larger evidence (absolute if both are zero); `inf` for nan."""
         scale = max(self.evidence, other.evidence) or 1.0
+        if math.isnan(self.evidence + other.evidence):
+            return math.inf
         return max((abs(self[v] - other[v]) for v in {*self, *other}), default=0.0) / scale
 
     def __eq__(self, other: object) -> bool:

@@ -86,7 +86,7 @@ class Posterior(Generic[T]):
         if not 1 <= count <= len(self.population.values):
             raise ValueError(f"head({count}): there are {len(self.population.values)} particles")
         population = self.population
-        return Posterior(Population(population.values[:count], population.log_weights[:count]))
+        return Posterior(Population(population.values[:count], population.log_weights[:count], (), population.killed))
 
     def vote(self, how: Vote = "weighted") -> T:
         """One answer out of many (values must be hashable); first seen wins ties.

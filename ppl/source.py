@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ppl.distributions import Distribution
 
-_TO_UNIT = 2.0**-53
+_TO_UNIT = 2.0**-52  # 52 bits and a half: 53 would round the largest number up to 1
 
 
 class Key:
@@ -43,13 +43,13 @@ class Key:
 
     def uniform(self) -> float:
         """One uniform number strictly between 0 and 1, float64."""
-        return ((int.from_bytes(self.digest[:8], "little") >> 11) + 0.5) * _TO_UNIT
+        return ((int.from_bytes(self.digest[:8], "little") >> 12) + 0.5) * _TO_UNIT
 
     def uniforms(self, count: int) -> list[float]:
         """`count` independent uniforms strictly between 0 and 1, float64."""
         blocks = (blake2b(b"%d" % i, digest_size=64, key=self.digest).digest() for i in range(-(-count // 8)))
         bits = np.frombuffer(b"".join(blocks), "<u8")[:count]
-        return (((bits >> np.uint64(11)).astype(np.float64) + 0.5) * _TO_UNIT).tolist()
+        return (((bits >> np.uint64(12)).astype(np.float64) + 0.5) * _TO_UNIT).tolist()
 
     @property
     def data(self) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -71,14 +71,50 @@ async def nested() -> float:
     return sum(await parallel(sample("x", Real("a")), sample("x", Real("a"))))
 
 
-@pytest.mark.parametrize(("runs", "halves"), [(1, 1), (2, 2), (5, 2), (40, 2)])
-def test_one_batch_for_each_family_round_and_half(runs: int, halves: int) -> None:
+@pytest.mark.parametrize("runs", [1, 2, 5, 40])
+def test_one_batch_for_each_family_and_round(runs: int) -> None:
     """Round 1: `first`, family a. Round 2: l and the two x of `nested`, family a; r, family b.
 
-    Whatever the depth and the number of runs; the driver plays two halves of the runs in turn.
+    Whatever the depth and the number of runs.
     """
     run_many([deep()] * runs, range(runs))
-    assert Real.batches == {"a": 2 * halves, "b": halves}
+    assert Real.batches == {"a": 2, "b": 1}
+
+
+class OnDevice:
+    """A draw whose batch is begun now and finished later; notes the order of the two."""
+
+    events: ClassVar[list[str]] = []
+    family = "device"
+
+    def sample(self, key: Key) -> float:
+        return key.uniform()
+
+    def log_prob(self, value: float) -> float:
+        return 0.0
+
+    @staticmethod
+    def begin_many(keys: Sequence[Key], dists: Sequence[OnDevice]) -> Callable[[], list[float]]:
+        OnDevice.events.append(f"begin {len(keys)}")
+
+        def finish() -> list[float]:
+            OnDevice.events.append(f"finish {len(keys)}")
+            return [key.uniform() for key in keys]
+
+        return finish
+
+
+@program
+async def on_device() -> tuple[float, float]:
+    return await sample("x", OnDevice()), await sample("y", OnDevice())
+
+
+def test_while_a_device_works_for_one_half_the_host_advances_the_other() -> None:
+    """The first round shows that a device is at work; from then on one half is always under way."""
+    OnDevice.events.clear()
+    together = run_many([on_device()] * 5, range(5))
+    assert OnDevice.events == ["begin 5", "finish 5", "begin 3", "begin 2", "finish 3", "finish 2"]
+    assert together == [run(on_device(), seed) for seed in range(5)]
 
 
 def test_an_algorithm_asks_once_for_all_its_particles() -> None:
@@ -88,7 +124,7 @@ def test_an_algorithm_asks_once_for_all_its_particles() -> None:
 
 def test_algorithms_run_together_share_their_batches() -> None:
     infer_many([deep()] * 4, Importance(6), range(4))
-    assert Real.batches == {"a": 4, "b": 2}  # two halves, as above
+    assert Real.batches == {"a": 2, "b": 1}
 
 
 def _square(x: float) -> float:
@@ -236,7 +272,7 @@ def test_a_killed_run_goes_no_further() -> None:
 
 
 def test_as_many_seeds_as_programs() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="2 programs but 1 seeds"):
         run_many([deep(), deep()], [1])
 
 

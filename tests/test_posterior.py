@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ppl import SMC, Importance, Posterior, ZeroEvidence, condition, factor, infer, program, sample, uniform
@@ -16,8 +15,7 @@ from ppl.inference.population import Population
 
 def _posterior(pairs: Sequence[tuple[Any, float]], killed: Counter[str] | None = None) -> Posterior[Any]:
     """From (value, weight) pairs, weights not logs."""
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(np.array([w for _, w in pairs], float))
+    log_weights = tuple(math.log(w) if w else -math.inf for _, w in pairs)
     return Posterior(Population(tuple(v if w else None for v, w in pairs), log_weights, killed=killed))
 
 

@@ -30,13 +30,12 @@ class Given(Key):
     def uniform(self) -> float:
         return self.us[0]
 
-    def uniforms(self, count: int) -> np.ndarray:
-        return np.resize(np.array(self.us), count)
+    def uniforms(self, count: int) -> list[float]:
+        return np.resize(self.us, count).tolist()
 
 
-def _logs(weights: list[int]) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log(np.array(weights, float))
+def _logs(weights: list[int]) -> list[float]:
+    return [math.log(w) if w else -math.inf for w in weights]
 
 
 def _vectors(count: int) -> list[tuple[int, ...]]:
@@ -113,7 +112,7 @@ def test_systematic_draws_what_its_table_says(weights: list[int]) -> None:
     for vector in {*counts, *table}:
         # A vector's set of u is one interval: it can gain or lose less than a cell at each end.
         assert abs(counts.get(vector, 0) / grid - table.get(vector, 0.0)) <= 2 / grid
-    for cut in np.mod(dist.cdf * len(weights), 1.0).tolist():
+    for cut in [bound % 1.0 for bound in dist.bounds]:
         for u in (cut - 1e-9, cut + 1e-9):
             if 0 < u < 1:
                 assert table.get(dist.sample(Given(u)), 0.0) > 0
@@ -151,20 +150,22 @@ def test_zero_weights_are_never_chosen(scheme: type[Ancestors], weights: list[in
 @every_scheme
 def test_a_million_to_one(scheme: type[Ancestors]) -> None:
     """Weights far below the rounding of the cumulative sum do not break the table."""
-    table = scheme(np.array([0.0, -800.0, -40.0])).table()
+    table = scheme([0.0, -800.0, -40.0]).table()
     assert math.fsum(p for _, p in table) == pytest.approx(1.0, abs=1e-12)
     assert all(p >= 0 for _, p in table)
 
 
 @every_scheme
 def test_all_weights_zero_raises(scheme: type[Ancestors]) -> None:
-    with pytest.raises(ValueError, match="all weights are zero"):
-        scheme(np.full(3, -math.inf))
+    dist = scheme([-math.inf] * 3)
+    for ask in (dist.table, lambda: dist.sample(Key.of(0)), lambda: dist.log_prob((0, 1, 2))):
+        with pytest.raises(ValueError, match="all weights are zero"):
+            ask()
 
 
 @every_scheme
 def test_one_particle_is_its_own_parent(scheme: type[Ancestors]) -> None:
-    dist = scheme(np.array([-12.0]))
+    dist = scheme([-12.0])
     assert dict(dist.table()) == {(0,): 1.0}
     assert dist.sample(Key.of(0)) == (0,)
     assert dist.log_prob((0,)) == 0.0
@@ -173,9 +174,9 @@ def test_one_particle_is_its_own_parent(scheme: type[Ancestors]) -> None:
 @every_scheme
 def test_equal_weights_on_a_scale_that_overflows(scheme: type[Ancestors]) -> None:
     """Only differences of log weights matter; log weights of long texts reach -1e4, where an ulp is 2e-12."""
-    expected = dict(scheme(np.zeros(2)).table())
+    expected = dict(scheme([0.0, 0.0]).table())
     for level in (-1e6, 1e6):
-        assert dict(scheme(np.full(2, level)).table()) == pytest.approx(expected, abs=1e-12)
+        assert dict(scheme([level, level]).table()) == pytest.approx(expected, abs=1e-12)
 
 
 @every_scheme

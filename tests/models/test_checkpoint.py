@@ -17,7 +17,7 @@ from ppl.models import checkpoint, language_model
 from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel, StepReward
 from ppl.models.text import Tokenizer
-from ppl.models.transformer import Config, Params, init_params
+from ppl.models.transformer import Config, init_params
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +161,7 @@ def test_without_a_score_head_there_is_no_step_reward(folder: Path) -> None:
         StepReward(lm)
 
 
-def test_float16_moves_log_probs_little(
-    config_of: Callable[..., Config], params_of: Callable[..., Params], saved: Path, new_model: Callable[..., LanguageModel]
-) -> None:  # fmt: skip
+def test_float16_moves_log_probs_little(saved: Path, new_model: Callable[..., LanguageModel]) -> None:
     """The docstring of `save` promises 1e-2 nats."""
     exact, rounded = new_model("abc\n", eos="\n"), language_model.load(saved)
     texts = [exact.text("ab") + block for block in ("c", "a\n", "bca", "cccc")]

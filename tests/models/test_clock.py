@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from ppl.models import engine
 from ppl.models.engine import Clock
+from ppl.models.language_model import LanguageModel
+from ppl.source import Key
 
 
 class World:
@@ -101,16 +104,8 @@ def test_a_result_that_was_ready_before_the_wait_does_not_count_the_host(world: 
     assert clock.seconds <= world.busy
 
 
-def test_engine_seconds_fit_into_the_wall_time(new_model: Any) -> None:
-    import time
-
+def test_engine_seconds_fit_into_the_wall_time(new_model: Callable[..., LanguageModel]) -> None:
     lm, start = new_model("abcd"), time.perf_counter()
     for _ in range(3):
-        lm.extend(lm.text("ab"), max_tokens=3).sample(engine_key(0))
+        lm.extend(lm.text("ab"), max_tokens=3).sample(Key.of(0))
     assert 0 < lm.engine.usage.clock.seconds <= time.perf_counter() - start
-
-
-def engine_key(seed: int) -> Any:
-    from ppl.source import Key
-
-    return Key.of(seed)

@@ -67,7 +67,9 @@ def test_any_history_of_the_cache_gives_the_same_distribution(new_model: MakeMod
                 continue
             dists = [lm.extend(text, until="d", max_tokens=5) for text in texts]
             new = draw(dists, int(rng.integers(10**6)))
-            np.testing.assert_allclose([text.log_prob for text in new], Extension.log_prob_many(dists, new), atol=3e-4)
+            np.testing.assert_allclose(
+                [text.log_prob or 0.0 for text in new], Extension.log_prob_many(dists, new), atol=3e-4
+            )
             np.testing.assert_allclose(lm.engine.log_right([(t,) for t in new]), uncached_scores(lm, new), atol=1e-4)
             known += new
             if rng.random() < 0.3:
@@ -93,7 +95,7 @@ def test_texts_that_share_a_tail_but_not_a_prefix_share_no_row(new_model: MakeMo
     new = draw([lm.extend(text, until="d", max_tokens=5) for text in texts * 3], 0)
     assert len({(id(slab), index) for slab, index, _ in lm.engine.rows(new)}) == len({*new})
     expected = Extension.log_prob_many([lm.extend(text, until="d", max_tokens=5) for text in texts * 3], new)
-    np.testing.assert_allclose([text.log_prob for text in new], expected, atol=2e-4)
+    np.testing.assert_allclose([text.log_prob or 0.0 for text in new], expected, atol=2e-4)
     scores = lm.engine.log_right([(text,) for text in texts])
     np.testing.assert_allclose(scores, uncached_scores(lm, texts), atol=1e-4)
     assert len({round(score, 4) for score in scores}) == 4
@@ -220,7 +222,7 @@ def test_a_full_context_is_named(new_model: MakeModel) -> None:
         lm.extend(full, max_tokens=1)
     with pytest.raises(ValueError, match=r"24 tokens fills the context of 24"):
         lm.engine.decode([full], np.zeros((1, 2), np.uint32), lm.stop(None)[0], 1, 1.0)
-    with pytest.raises(ValueError, match="25 tokens does not fit the context of 1..24"):
+    with pytest.raises(ValueError, match=r"25 tokens does not fit the context of 1\.\.24"):
         lm.engine.rows([full + "a"])
     for prompt, count in (("a" * 24, "24"), ("", "0")):
         with pytest.raises(ValueError, match=f"a prompt of {count} tokens does not fit tiny"):

@@ -15,8 +15,9 @@ from ppl import Categorical, Multinomial, Program, Systematic, collapse, factor,
 from ppl.inference import weights
 from ppl.inference.population import Particle, Particles, Population
 from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Vector
-from ppl.program import Request, Twists
+from ppl.run import Request
 from ppl.testing import Branch, Draw, Guide, Loop, Score, Stop, Tiny, assert_proper, assert_same_measure
+from ppl.twists import Twists
 
 COIN = Draw(((1, 2),))
 FAIR = Draw(((1, 1), (3, 1)))
@@ -60,7 +61,7 @@ class NoReset(Particles[Any]):
     """Children keep their parent's weight."""
 
     def select(self, ancestors: Sequence[int]) -> None:
-        old = self.log_weights
+        old = list(self.log_weights)
         super().select(ancestors)
         for member, a in zip(self.members, ancestors, strict=True):
             member.log_weight = old[a]
@@ -79,8 +80,8 @@ class EvidenceOfTheLiving(Particles[Any]):
     """Dead particles are left out of the mean weight."""
 
     def select(self, ancestors: Sequence[int]) -> None:
-        logw = self.log_weights
-        level = weights.log_mean_exp(logw[logw > -math.inf])
+        logw = np.array(self.log_weights)
+        level = weights.log_mean_exp(logw[logw > -math.inf].tolist())
         super().select(ancestors)
         for member in self.members:
             member.log_weight = level
@@ -90,7 +91,7 @@ class MeanOfLogs(Particles[Any]):
     """The evidence is averaged on the log scale."""
 
     def select(self, ancestors: Sequence[int]) -> None:
-        logw = self.log_weights
+        logw = np.array(self.log_weights)
         level = float(logw[logw > -math.inf].mean())
         super().select(ancestors)
         for member in self.members:
@@ -177,14 +178,14 @@ class OneUniformTooFew(Systematic):
     """Systematic resampling at u = 1/2 always: right on average over weights, wrong for each."""
 
     def table(self) -> list[tuple[Vector, float]]:
-        return [(self._at(0.5), 1.0)]
+        return [(self.at(0.5), 1.0)]
 
 
 class Uniform(Ancestors):
     """Any living parent, whatever its weight."""
 
     def table(self) -> list[tuple[Vector, float]]:
-        return Multinomial(np.where(self.weights > 0, 0.0, -np.inf)).table()
+        return Multinomial(np.where(np.array(self.weights) > 0, 0.0, -np.inf).tolist()).table()
 
 
 class Tempered(Ancestors):
@@ -192,19 +193,19 @@ class Tempered(Ancestors):
 
     def table(self) -> list[tuple[Vector, float]]:
         with np.errstate(divide="ignore"):
-            return Multinomial(2 * np.log(self.weights)).table()
+            return Multinomial((2 * np.log(self.weights)).tolist()).table()
 
 
 class RoundedResidual(Ancestors):
     """Sure children, and the rest all to the heaviest."""
 
     def table(self) -> list[tuple[Vector, float]]:
-        sure = np.floor(self.weights * self.count + 1e-12).astype(int)
+        sure = np.floor(np.array(self.weights) * self.count + 1e-12).astype(int)
         sure[int(np.argmax(self.weights))] += self.count - sure.sum()
         return [(tuple(np.repeat(np.arange(self.count), sure).tolist()), 1.0)]
 
 
-def _keep(log_weights: np.ndarray) -> Ancestors:
+def _keep(log_weights: Sequence[float]) -> Ancestors:
     return Keep(log_weights)
 
 
@@ -215,12 +216,12 @@ def importance(*, counted: float = 1.0, dead: bool = True) -> Algorithm:
         particles = Particles(program, 2)
         while particles.active:
             await particles.advance()
-        logw = particles.log_weights * counted
+        logw = np.array(particles.log_weights) * counted
         values = tuple(member.run.value for member in particles.members)
         living = np.flatnonzero(logw > -math.inf)
         if not dead and living.size:
-            return Population(tuple(values[i] for i in living), logw[living])
-        return Population(values, logw)
+            return Population(tuple(values[i] for i in living), tuple(logw[living].tolist()))
+        return Population(values, tuple(logw.tolist()))
 
     return lambda program: Program("importance", body, (program,), {})
 

@@ -1,15 +1,25 @@
-"""Small random models, one of each kind per session: compiled code is shared between the tests."""
+"""Shared by the tests of models and of the command line: small random models, and commands run in this process.
+
+One conftest for both: two files of one name clash under `--doctest-modules`.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+from typer.testing import CliRunner, Result
 
+from ppl.cli import app
+from ppl.models import checkpoint
 from ppl.models.engine import Engine
 from ppl.models.language_model import LanguageModel
+from ppl.models.sloppy import task
 from ppl.models.text import Tokenizer
 from ppl.models.transformer import Config, Params, init_params
 
@@ -58,3 +68,46 @@ def params_of() -> Callable[..., Params]:
 @pytest.fixture(scope="session")
 def new_model() -> MakeModel:
     return make_model
+
+
+Cli = Callable[..., Result]
+PROBLEMS = ["37+5*7-4", "10*9*9+2", "55-2+3*8*7+2-9+4*6*3", "96+2", "42*7*7"]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run a command; whatever it raises but an exit is an error of the test."""
+    runner = CliRunner()
+
+    def run(*args: object) -> Result:
+        return runner.invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five problems of different lengths, a blank line between them."""
+    path = tmp_path_factory.mktemp("problems") / "problems.jsonl"
+    lines = [json.dumps({"id": f"p{i}", "problem": problem}) for i, problem in enumerate(PROBLEMS)]
+    path.write_text("\n".join([*lines[:2], "", *lines[2:]]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def save_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A checkpoint folder of a tiny random model."""
+
+    def save(name: str, alphabet: str = task.ALPHABET, context: int = 54, head: bool = True) -> Path:
+        config = tiny_config(len(alphabet), max_position_embeddings=context)
+        params = {n: x for n, x in random_params(config).items() if head or not n.startswith("score.")}
+        folder = tmp_path_factory.mktemp(name) / name
+        checkpoint.save(folder, params, config, Tokenizer.of_characters(alphabet))
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def answers() -> Callable[[Path], list[dict[str, Any]]]:
+    return lambda path: [json.loads(line) for line in path.read_text().splitlines()]

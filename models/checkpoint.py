@@ -27,6 +27,7 @@ def save(folder: Path, params: Params, config: Config, tokenizer: Tokenizer) -> 
     about["eos_token_id"] = sorted(tokenizer.eos)
     (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     save_file({name: np.asarray(value, np.float16) for name, value in params.items()}, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.backend.save(str(folder / "tokenizer.json"))
 
 
@@ -60,10 +61,15 @@ def load(folder: Path | str) -> tuple[Params, Config, Tokenizer]:
         raise CheckpointError(f"{folder}: the tokenizer has {backend.get_vocab_size()} tokens but the model knows only "
                               f"{config.vocab_size}")  # fmt: skip
     eos = about.get("eos_token_id") or []
+    eos = [eos] if isinstance(eos, int) else eos
+    if not isinstance(eos, list) or not all(isinstance(token, int) for token in eos):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: eos_token_id must be a token id or a list of them, not {eos!r}"
+        )
     return (
         {name: jnp.asarray(value, jnp.float32) for name, value in tensors.items()},
         config,
-        Tokenizer(backend, [eos] if isinstance(eos, int) else eos),
+        Tokenizer(backend, eos),
     )
 
 

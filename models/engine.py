@@ -29,7 +29,6 @@ from ppl.models.transformer import Cache, Config, Params, advance, empty_cache, 
 
 ROWS = 128  # per decode call
 FEED_ROWS = 32  # per call that feeds given tokens
-FEED_LENGTHS = (4, 16, 64, 256, 1024, 4096)
 
 
 class Slab:
@@ -68,20 +67,30 @@ class Clock:
 
     def started(self, result: Array, start: float) -> None:
         """A call was made at `start`."""
-        if not self._open or self._open[-1].is_ready():
-            self.seconds += self._seen - self._since
-            self._open.clear()
+        self._look()
+        if not self._open:
             self._since = start
         self._open.append(result)
         self._seen = time.perf_counter()
 
-    def waited(self) -> None:
-        """Some result was waited for and has arrived."""
-        self._open = [result for result in self._open if not result.is_ready()]
-        self._seen = time.perf_counter()
-        if not self._open:
+    def wait(self, results: Sequence[Array]) -> list[np.ndarray]:
+        """The results of a call on the host, once they are there."""
+        self._look()
+        arrays = [np.asarray(result) for result in results]
+        if self._open:
+            self._open = [result for result in self._open if not result.is_ready()]
+            self._seen = time.perf_counter()
+            if not self._open:
+                self.seconds += self._seen - self._since
+        return arrays
+
+    def _look(self) -> None:
+        """See whether the device is still at work."""
+        if self._open and self._open[-1].is_ready():
             self.seconds += self._seen - self._since
-            self._since = self._seen
+            self._open.clear()
+        elif self._open:
+            self._seen = time.perf_counter()
 
 
 @dataclass
@@ -113,6 +122,7 @@ class Engine:
         self.full = self.config.max_position_embeddings * TOKEN_BYTES  # bytes of a text that has no room left
         self._rows: dict[bytes, Row] = {}
         self._slabs: deque[Slab] = deque()
+        self._limit = 0  # slabs that are kept
 
     @property
     def capacity(self) -> int:
@@ -121,12 +131,10 @@ class Engine:
 
     def rows(self, texts: Sequence[Text]) -> list[Row]:
         """The rows of the texts; those not cached are fed."""
-        rows = self._rows
-        try:
-            return [rows[text.data] for text in texts]
-        except KeyError:
-            fresh = self._feed(list({text.data: text for text in texts if text.data not in rows}.values()))
-            return [rows.get(text.data) or fresh[text.data] for text in texts]
+        rows = [self._rows.get(text.data) for text in texts]  # held before feeding drops some of them
+        missing = {text.data: text for text, row in zip(texts, rows, strict=True) if row is None}
+        fresh = self._feed(list(missing.values())) if missing else {}
+        return [fresh[text.data] if row is None else row for text, row in zip(texts, rows, strict=True)]
 
     def decode(
         self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, temperature: float
@@ -157,8 +165,7 @@ class Engine:
     def _finish(self, chunks: list[tuple[Sequence[Text], Slab, list[Array]]]) -> list[Text]:
         out: list[Text] = []
         for parents, slab, results in chunks:
-            tokens, counts, log_probs, scores = (np.asarray(x) for x in results)
-            self.usage.clock.waited()
+            tokens, counts, log_probs, scores = self.usage.clock.wait(results)
             data, width = tokens.tobytes(), tokens.shape[1] * TOKEN_BYTES
             starts = range(0, len(data), width)
             ends = (np.arange(len(counts)) * width + counts * TOKEN_BYTES).tolist()
@@ -169,7 +176,7 @@ class Engine:
             self._keep(slab, [text.data for text in new], scores)
             out += new
             self.usage.tokens += int(counts.sum())
-        self._forget(4 * len(chunks) + 4)
+        self._trim(len(chunks))
         return out
 
     def log_probs(self, texts: Sequence[Text], starts: Sequence[int], temperature: float) -> list[float]:
@@ -187,10 +194,17 @@ class Engine:
                 start = time.perf_counter()
                 sums = _log_probs(self.params, self.config, tokens, used, temperature)
                 self._started(sums, start)
-                for i, value in zip(part, np.asarray(sums).tolist(), strict=False):
+                for i, value in zip(part, self.usage.clock.wait([sums])[0].tolist(), strict=False):
                     out[i] = value
-                self.usage.clock.waited()
         return out
+
+    def forget(self, keep: int = 0) -> None:
+        """Drop the cached rows of all but the newest `keep` slabs; their texts are fed again when they are needed."""
+        while len(self._slabs) > keep:
+            old = self._slabs.popleft()
+            for key in old.keys:
+                if (row := self._rows.get(key)) is not None and row[0] is old:
+                    del self._rows[key]
 
     def log_right(self, args: Sequence[tuple[Text]]) -> list[float]:
         """log of the sigmoid of the score head at the last token of each text (nats), float64."""
@@ -224,13 +238,12 @@ class Engine:
                 lengths = _pad(np.array([known for _, _, known in part], np.int32), FEED_ROWS)
                 slab, result = _feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
                 self._started(result, start)
-                scores = np.asarray(result)
-                self.usage.clock.waited()
+                (scores,) = self.usage.clock.wait([result])
                 self.usage.fed += int(counts.sum())
                 self._keep(Slab(*slab), [text.data for text, _, _ in part], scores)
                 fresh |= {text.data: self._rows[text.data] for text, _, _ in part}
                 slabs += 1
-        self._forget(2 * slabs + 4)
+        self._trim(slabs)
         return fresh
 
     def _gather(self, sources: Sequence[Row | None], size: int) -> tuple[Cache, Array]:
@@ -252,13 +265,10 @@ class Engine:
         self._slabs.append(slab)
         self._rows.update(zip(keys, zip(repeat(slab), range(len(keys)), scores.tolist(), strict=False), strict=False))
 
-    def _forget(self, slabs: int) -> None:
-        """Drop the rows of all but the newest slabs."""
-        while len(self._slabs) > slabs:
-            old = self._slabs.popleft()
-            for key in old.keys:
-                if (row := self._rows.get(key)) is not None and row[0] is old:
-                    del self._rows[key]
+    def _trim(self, made: int) -> None:
+        """Keep several times as many slabs as the largest call has made."""
+        self._limit = max(self._limit, 4 * made + 4)
+        self.forget(self._limit)
 
     def _started(self, result: Array, start: float) -> None:
         self.usage.calls += 1
@@ -266,7 +276,11 @@ class Engine:
 
 
 def _bucket(length: int) -> int:
-    return next(size for size in FEED_LENGTHS if size >= length)
+    """Padded length of given tokens: few shapes to compile, and the shape depends on the text alone."""
+    size = 4
+    while size < length:
+        size *= 4
+    return size
 
 
 def _pad(x: np.ndarray, size: int) -> np.ndarray:

@@ -38,7 +38,10 @@ class Tokenizer:
         Raises:
             ValueError: the vocabulary cannot write the text; names the first character that is lost.
         """
-        ids = self.backend.encode(text, add_special_tokens=False).ids
+        try:
+            ids = self.backend.encode(text, add_special_tokens=False).ids
+        except Exception:  # the library raises bare exceptions
+            ids = []
         if self.backend.decode(ids, skip_special_tokens=False) != text:
             known = self.backend.get_vocab()
             lost = next((c for c in text if c not in known), text)
@@ -51,7 +54,7 @@ class Tokenizer:
 
     def pieces(self) -> list[str]:
         """What each token writes, by id."""
-        return [self.backend.id_to_token(i) or "" for i in range(self.size)]
+        return [self.backend.decode([i], skip_special_tokens=False) for i in range(self.size)]
 
     def ends(self, data: bytes) -> bool:
         """Whether the last token is an end-of-text token."""

@@ -34,9 +34,13 @@ class Config:
     max_position_embeddings: int
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
+        for field in fields(self)[:8]:
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be a multiple of "
@@ -47,7 +51,21 @@ class Config:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Config:
-        """The fields of a `config.json` that this architecture reads; `KeyError` names a missing one."""
+        """The sizes in a `config.json` of a Llama.
+
+        Raises:
+            KeyError: a size is missing.
+            ValueError: a size makes no sense, or the model is not of this architecture.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"not an object: {data!r}")
+        rope = data.get("rope_scaling") or data.get("rope_parameters") or {}
+        for name, expected in {"model_type": "llama", "hidden_act": "silu"}.items():
+            if data.get(name, expected) != expected:
+                raise ValueError(f"{name} {data[name]!r} is not supported, only {expected!r}")
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise ValueError(f"rope scaling {rope} is not supported")
+        data = {"rope_theta": rope["rope_theta"], **data} if "rope_theta" in rope else data
         names = [f.name for f in fields(cls)]
         required = names[: names.index("rope_theta")]
         missing = [name for name in required if name not in data]

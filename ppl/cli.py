@@ -29,12 +29,14 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same answers.")
 Preset = Annotated[str, typer.Option(help=f"Task and model: {' or '.join(PRESETS)}.")]
 Model = Annotated[Path | None, typer.Option(help="A checkpoint folder in place of the shipped model.")]
 Weights = Annotated[str, typer.Option(help="Of the particle filter: step (one factor per step) or published.")]
-Select = Annotated[str, typer.Option(help="How the filter answers: weighted, majority or argmax.")]
+Select = Annotated[
+    str, typer.Option(help="How the filter answers: weighted, majority or argmax (published weights: argmax).")
+]
 
 
 def fail(message: object) -> NoReturn:
     """One sentence on standard error, exit code 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]ppl:[/] {message}", markup=True)
+    typer.echo(f"ppl: {message}", err=True)
     raise typer.Exit(2)
 
 
@@ -60,7 +62,16 @@ def demo(
     if not sizes or sizes[0] < 1 or sorted(set(sizes)) != sizes:
         fail(f"--budgets {budgets}: write ascending numbers of generations of at least 1, like 1,2,4,8")
     with _told():
-        run_demo(preset, problems, sizes, _method("particle-filter", weighting, select), seed, model, out, Console())
+        run_demo(
+            preset,
+            problems,
+            sizes,
+            _method("particle-filter", weighting, select),
+            seed,
+            model,
+            out,
+            Console(soft_wrap=True),
+        )
 
 
 @app.command()
@@ -87,7 +98,7 @@ def solve(
         fail(f"--batch {batch}: choose 0 (automatic) or the number of problems to solve together")
     how = _method(method, weighting, select)
     with _told():
-        solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, Console())
+        solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, Console(soft_wrap=True))
 
 
 def main() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ppl.models import sloppy
+from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel
 from ppl.models.sloppy import Problem
+from ppl.models.sloppy.task import PRESETS
 from ppl.posterior import Posterior, Vote
 from ppl.scaling import BudgetRatio, budget_ratio
 from ppl.solving import METHODS, Method, Solved, batch_size, method, solve_all
@@ -196,6 +199,10 @@ def run(
     """The whole demo: compare, print, plot, and show one example."""
     begin = time.perf_counter()
     lm = sloppy.load_model(preset, model)
+    if sloppy.longest(lm) < PRESETS[preset].steps:
+        raise CheckpointError(f"{lm!r} has too short a context for the {preset} preset: it solves {sloppy.longest(lm)} "
+                              f"operations, the problems have {PRESETS[preset].steps}")  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     problems = sloppy.held_out(preset)[:count]
     methods = [*(method(name) for name in METHODS[:3]), filtering]
     with console.status("compiling"):
@@ -213,10 +220,9 @@ def run(
         f"host side: for {100 * largest.host_share:.0f} % of the filter's wall time at N = {largest.particles} "
         "the model had nothing to do"
     )
-    out.mkdir(parents=True, exist_ok=True)
     picture, numbers = out / f"accuracy-{preset}.png", out / f"results-{preset}.jsonl"
     plot(cells, picture, f"Chain arithmetic, {preset} preset, {len(problems)} problems")
     save(cells, numbers)
     example(lm, problems[0], filtering, seed, console)
-    console.print(f"\nwrote {picture} and {numbers}; the demo took {time.perf_counter() - begin:.0f} s")
+    console.print(f"\nwrote {escape(f'{picture} and {numbers}')}; the demo took {time.perf_counter() - begin:.0f} s")
     return cells

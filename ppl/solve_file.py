@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ppl.models import sloppy
@@ -33,10 +34,10 @@ def run(
     lm = sloppy.load_model(preset, model)
     todo = read_problems(problems, lm)
     settings = {"method": how.name, "weighting": how.weighting, "select": how.vote, "particles": particles,
-                "preset": preset if model is None else str(model), "seed": seed}  # fmt: skip
+                "preset": preset if model is None else str(model.resolve()), "seed": seed}  # fmt: skip
     done = _open_answers(out, resume, todo, settings)
     if done:
-        console.print(f"{out} holds {done} of {len(todo)} answers already")
+        console.print(f"{escape(str(out))} holds {done} of {len(todo)} answers already")
     root = Key.of(seed)
     work = [(problem, root.fold(f"problem {i}")) for i, problem in enumerate(todo)][done:]
     columns = (
@@ -53,7 +54,7 @@ def run(
             file.write(json.dumps(answer_line(problem, one, how, settings)) + "\n")
             file.flush()
             progress.advance(bar)
-    console.print(f"wrote {len(todo)} answers to {out}")
+    console.print(f"wrote {len(todo)} answers to {escape(str(out))}")
 
 
 def read_problems(path: Path, lm: LanguageModel) -> list[Problem]:
@@ -114,7 +115,9 @@ def _open_answers(out: Path, resume: bool, problems: list[Problem], settings: di
     Raises:
         FileError: the file exists and `resume` is false, or its answers are of other problems or settings.
     """
-    if not out.exists():
+    if not out.parent.is_dir():
+        raise FileError(f"{out} cannot be written: the folder {out.parent} does not exist")
+    if not out.exists() or out.stat().st_size == 0:
         return 0
     if not resume:
         raise FileError(f"{out} exists: give --resume to go on with it, or another --out")
@@ -124,10 +127,11 @@ def _open_answers(out: Path, resume: bool, problems: list[Problem], settings: di
         try:
             answer = json.loads(line)
             same = (answer["problem"], answer["id"]) == (problems[number].problem, problems[number].id)
-        except (ValueError, KeyError, TypeError, IndexError):
-            same, answer = False, {}
-        if not same or answer["settings"] != settings:
-            what = "another problem" if not same else f"other settings ({_difference(answer['settings'], settings)})"
+            difference = _difference(answer["settings"], settings)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise FileError(f"{out}, line {number + 1} is not an answer of `ppl solve`: give another --out") from None
+        if not same or difference:
+            what = f"other settings ({difference})" if same else "another problem"
             raise FileError(f"{out}, line {number + 1} is the answer to {what}: give another --out")
     if len(whole) < len(data):
         with out.open("r+b") as file:

@@ -30,7 +30,7 @@ MakeModel = Callable[..., LanguageModel]
 def tiny_config(vocab_size: int, **other: object) -> Config:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
              "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 24, "rope_theta": 100.0}  # fmt: skip
-    return Config(vocab_size=vocab_size, **(sizes | other))  # pyright: ignore[reportArgumentType]
+    return Config(vocab_size=vocab_size, **({"tie_word_embeddings": True} | sizes | other))  # pyright: ignore[reportArgumentType]
 
 
 @cache

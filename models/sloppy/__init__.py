@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppl.effects import condition, factor, sample
+from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel, StepReward, load, log_odds
 from ppl.models.sloppy import task
 from ppl.models.text import Text
@@ -48,9 +49,16 @@ def load_model(preset: str = "default", folder: Path | str | None = None) -> Lan
     """The shipped model of a preset, or the one in `folder`.
 
     Raises:
-        CheckpointError: naming the file and what is wrong with it.
+        CheckpointError: naming the file and what is wrong with it, or why the model cannot do this task.
     """
-    return load(HERE / preset if folder is None else folder)
+    lm = load(HERE / preset if folder is None else folder)
+    known = set(lm.tokenizer.pieces())
+    if "score.weight" not in lm.engine.params or not known.issuperset(task.ALPHABET) or longest(lm) < 1:
+        raise CheckpointError(
+            f"the model in {folder} cannot do this task: it needs a score head (score.weight, score.bias), the "
+            f"characters {task.ALPHABET!r} as tokens, and a context of at least 9 tokens"
+        )
+    return lm
 
 
 def held_out(preset: str = "default") -> list[Problem]:

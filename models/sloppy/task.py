@@ -23,7 +23,7 @@ ALPHABET = "0123456789+-*:\n>"
 TOKEN = {character: index for index, character in enumerate(ALPHABET)}
 OPERATORS = "+-*"
 SLIPS = (1, -1, 10, -10)
-_PROBLEM = re.compile(r"(\d\d)((?:[-+*][2-9])+)")
+_PROBLEM = re.compile(r"([0-9]{2})((?:[-+*][2-9])+)")
 
 
 @dataclass(frozen=True)

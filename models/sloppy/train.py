@@ -36,6 +36,7 @@ def config_of(preset: task.Preset) -> Config:
     return Config(
         vocab_size=len(task.ALPHABET), hidden_size=128, intermediate_size=352, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=4 + 5 * preset.steps,
+        tie_word_embeddings=True,
         rope_theta=100.0,  # every frequency turns within the short context
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.done: list[float] = []
+        self.results: list[Result] = []
         self.busy = 0.0  # time with work on the device, up to now if all is done
 
     def perf_counter(self) -> float:
@@ -32,7 +34,12 @@ class World:
         self.done.append(max(start, *self.done[-1:], 0.0) + work)
         self.busy += work
         self.now += host
-        clock.started(Result(self, self.done[-1]), start)  # pyright: ignore[reportArgumentType]
+        self.results.append(Result(self, self.done[-1]))
+        clock.started(self.results[-1], start)  # pyright: ignore[reportArgumentType]
+
+    def wait(self, clock: Clock, index: int) -> None:
+        """Wait for one result; those before it are done then."""
+        clock.wait([self.results[index]])  # pyright: ignore[reportArgumentType]
 
 
 class Result:
@@ -41,6 +48,10 @@ class Result:
 
     def is_ready(self) -> bool:
         return self.world.now >= self.done
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        self.world.now = max(self.world.now, self.done)
+        return np.zeros(1)
 
 
 @pytest.fixture
@@ -68,8 +79,7 @@ def test_never_more_than_wall_time(events: list[tuple[str, int, int]]) -> None:
                 world.now += a
             elif waited < len(world.done):
                 waited = waited + 1 if what == "wait" else len(world.done)
-                world.now = max(world.now, world.done[waited - 1])
-                clock.waited()
+                world.wait(clock, waited - 1)
             assert before[0] <= clock.seconds <= world.now
             assert world.now >= before[1]
 
@@ -78,8 +88,7 @@ def test_what_was_waited_for_is_counted_in_full(world: World) -> None:
     clock = Clock()
     for _ in range(3):
         world.call(clock, work=5, host=1)
-        world.now = world.done[-1]
-        clock.waited()
+        world.wait(clock, -1)
         world.now += 7  # the host's own work
     assert clock.seconds == 15
 
@@ -88,9 +97,8 @@ def test_overlapping_work_is_counted_once(world: World) -> None:
     clock = Clock()
     world.call(clock, work=5, host=1)
     world.call(clock, work=5, host=1)
-    for done in world.done:
-        world.now = done
-        clock.waited()
+    for index in range(2):
+        world.wait(clock, index)
     assert clock.seconds == 10
 
 
@@ -99,7 +107,7 @@ def test_a_result_that_was_ready_before_the_wait_does_not_count_the_host(world: 
     clock = Clock()
     world.call(clock, work=5, host=1)
     world.now = 100.0
-    clock.waited()
+    world.wait(clock, 0)
     world.call(clock, work=1, host=1)
     assert clock.seconds <= world.busy
 

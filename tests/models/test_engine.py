@@ -73,7 +73,7 @@ def test_any_history_of_the_cache_gives_the_same_distribution(new_model: MakeMod
             np.testing.assert_allclose(lm.engine.log_right([(t,) for t in new]), uncached_scores(lm, new), atol=1e-4)
             known += new
             if rng.random() < 0.3:
-                lm.engine._forget(int(rng.integers(4)))
+                lm.engine.forget(int(rng.integers(4)))
 
 
 def test_a_new_prompt_beside_texts_whose_row_is_about_to_be_dropped(new_model: MakeModel) -> None:
@@ -148,7 +148,7 @@ def test_a_dropped_cache_changes_no_text(new_model: MakeModel) -> None:
         now = [lm.text(prompt) for prompt in prompts]
         for name in "123":
             if drop:
-                lm.engine._forget(0)
+                lm.engine.forget(0)
                 assert not lm.engine._rows and not lm.engine._slabs
             now = Extension.begin_many(
                 [k.fold(name) for k in keys], [lm.extend(t, until="d", max_tokens=5) for t in now]

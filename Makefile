@@ -26,7 +26,8 @@ format: .venv/installed
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppl needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv .venv
 	@echo "installing into .venv (once; about a minute)"
-	@"$(BIN)/python" -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@start=$$(date +%s); "$(BIN)/python" -m pip install -q --disable-pip-version-check -e ".[dev]" && \
+		echo "installed in $$(($$(date +%s) - start)) s"
 	@touch .venv/installed
 
 clean:

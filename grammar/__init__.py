@@ -1,0 +1,1 @@
+"""Grammars as potentials over strings. Nothing is here yet."""

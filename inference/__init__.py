@@ -1,0 +1,1 @@
+"""Weights, resampling, populations and the inference algorithms."""

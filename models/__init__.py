@@ -1,0 +1,6 @@
+"""Language models and rewards: `load` a checkpoint, `StepReward` to judge steps, `sloppy` for the default model."""
+
+from ppl.models.language_model import LanguageModel, StepReward, load
+from ppl.models.text import Text, Tokenizer
+
+__all__ = ["LanguageModel", "StepReward", "Text", "Tokenizer", "load"]

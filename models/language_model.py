@@ -192,13 +192,6 @@ def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
     return table
 
 
-def log_odds(log_p: float) -> float:
-    """log(p / (1 - p)) of a log probability; finite unless p is exactly 0 or 1."""
-    if log_p == 0.0:
-        return math.inf
-    return log_p - math.log(-math.expm1(log_p))
-
-
 def load(path: Path | str) -> LanguageModel:
     """The language model in a checkpoint folder.
 

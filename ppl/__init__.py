@@ -4,7 +4,7 @@ Write a generation program (an async function with `sample`, `factor`, `twist`, 
 algorithm interpret it.
 """
 
-from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, uniform
+from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, log_odds, uniform
 from ppl.effects import call, condition, factor, note, observe, parallel, sample, twist
 from ppl.host import Trace, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
@@ -21,6 +21,6 @@ from ppl.source import Key
 __all__ = [
     "Adaptive", "Algorithm", "Bernoulli", "Categorical", "Distribution", "Importance", "Key", "Measure", "Multinomial",
     "NotFinite", "Population", "Posterior", "Program", "ReplayError", "Residual", "Run", "SMC", "Stratified",
-    "Systematic", "Trace", "ZeroEvidence", "call", "collapse", "condition", "factor", "infer", "infer_many", "measure",
-    "note", "observe", "parallel", "program", "run", "run_many", "sample", "twist", "uniform",
+    "Systematic", "Trace", "ZeroEvidence", "call", "collapse", "condition", "factor", "infer", "infer_many",
+    "log_odds", "measure", "note", "observe", "parallel", "program", "run", "run_many", "sample", "twist", "uniform",
 ]  # fmt: skip

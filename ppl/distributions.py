@@ -124,3 +124,10 @@ def Bernoulli(p: float) -> Categorical[bool]:  # noqa: N802
 def uniform(values: Sequence[T]) -> Categorical[T]:
     """Equally likely values."""
     return Categorical(values)
+
+
+def log_odds(log_p: float) -> float:
+    """log(p / (1 - p)) of a log probability; finite unless p is exactly 0 or 1."""
+    if log_p == 0.0:
+        return math.inf
+    return log_p - math.log(-math.expm1(log_p))

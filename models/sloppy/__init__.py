@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ppl.distributions import log_odds
 from ppl.effects import condition, factor, sample
 from ppl.models.checkpoint import CheckpointError
-from ppl.models.language_model import LanguageModel, StepReward, load, log_odds
+from ppl.models.language_model import LanguageModel, StepReward, load
 from ppl.models.sloppy import task
 from ppl.models.text import Text
 from ppl.program import program

@@ -174,5 +174,9 @@ def collapse(populations: Program[Population[T]]) -> Program[T]:
 
 async def _collapse(populations: Program[Population[T]]) -> T:
     population = await populations
+    if not isinstance(population, Population):
+        raise TypeError(
+            f"collapse needs a program of a Population, like SMC(2)(p); {populations!r} gave {population!r}"
+        )
     await factor("evidence", population.log_evidence)
     return await sample("pick", Categorical(population.values, population.log_weights))  # pyright: ignore[reportReturnType]

@@ -36,7 +36,10 @@ class Ancestors:
 
     resamples = True  # new particles are equally weighted; False: they keep their weights
 
-    def __init__(self, log_weights: Sequence[float]) -> None:
+    def __init__(self, log_weights: Sequence[float] | None = None) -> None:
+        if log_weights is None:
+            name = type(self).__name__
+            raise TypeError(f"{name} is a distribution made from log weights: pass the class, as in SMC(n, {name})")
         self.log_weights = [float(w) for w in log_weights]
         self.count = len(self.log_weights)
 

@@ -41,6 +41,8 @@ class SMC:
 
     def __post_init__(self) -> None:
         check_particles("SMC", self.particles)
+        if not callable(self.resample):
+            raise TypeError(f"SMC: resample must be a scheme like Systematic or Adaptive(...), not {self.resample!r}")
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
         return Program("smc", _smc, (program, self.particles, self.resample), {})

@@ -58,8 +58,12 @@ class LanguageModel:
         of the context. At a temperature other than 1 this *is* the tempered model: no weight corrects for it.
 
         Raises:
-            ValueError: `max_tokens` < 1, temperature not positive, `until` empty, or `text` has no room left.
+            TypeError: `text` is not a `Text`.
+            ValueError: `max_tokens` < 1, temperature not positive, `until` empty or impossible to write, or `text`
+                has no room left.
         """
+        if until and until not in self._stops:
+            self.tokenizer.encode(until)  # raises for what no token can write
         return Extension(self, text, until, max_tokens, temperature)
 
     def stop(self, until: str | None) -> tuple[Stop, np.ndarray]:
@@ -79,6 +83,8 @@ class Extension:
     __slots__ = ("lm", "max_tokens", "temperature", "text", "until")
 
     def __init__(self, lm: LanguageModel, text: Text, until: str | None, max_tokens: int, temperature: float) -> None:
+        if not isinstance(text, Text):
+            raise TypeError(f"extend needs a Text, like lm.text({text!r})")
         if max_tokens < 1 or not 0 < temperature < math.inf or until == "":
             raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens "
                              "must be at least 1, the temperature positive and finite, until not empty")  # fmt: skip

@@ -98,7 +98,8 @@ def solve(
         fail(f"--batch {batch}: choose 0 (automatic) or the number of problems to solve together")
     how = _method(method, weighting, select)
     with _told():
-        solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, Console(soft_wrap=True))
+        progress = Console(stderr=True, soft_wrap=True)
+        typer.echo(solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, progress))
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def compare(
     cells: list[Cell] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(problems) * len(budgets) * len(groups))
+        bar = progress.add_task("starting", total=len(problems) * len(budgets) * len(groups))
         for group in groups.values():
             for n in budgets:
                 progress.update(bar, description=f"{', '.join(m.name for m in group)}: N = {n}")
@@ -99,7 +99,12 @@ def _is_right(posterior: Posterior[str], vote: Vote, problem: Problem) -> bool:
 
 def table(cells: Sequence[Cell]) -> Table:
     """Accuracy and costs by method and budget."""
-    out = Table("method", title="Accuracy by budget (N generations a problem)", title_justify="left")
+    caption = (
+        "The first three are votes on the same solutions: their costs are those of one run. Best-of-N answers with\n"
+        "the highest score of all: the more there are, the likelier that is a mistake of the reward."
+    )
+    title = "Accuracy by budget (N generations a problem)"
+    out = Table("method", title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in ("N", "accuracy", "LM tokens", "rewards", "seconds"):
         out.add_column(column, justify="right")
     for i, cell in enumerate(cells):
@@ -113,12 +118,13 @@ def table(cells: Sequence[Cell]) -> Table:
 
 def ratio_table(cells: Sequence[Cell]) -> Table:
     """How many times the filter's budget each baseline needs."""
-    title = f"Budget a baseline needs to be as accurate as the filter at N = {REFERENCE}, over {REFERENCE}"
+    title = f"How many times {REFERENCE} generations a baseline needs to match the filter at N = {REFERENCE}"
     out = Table("baseline", title=title, title_justify="left")
     for column in ("ratio", "95 % interval", "never reaches it"):
         out.add_column(column, justify="right")
     for name, ratio in ratios(cells).items():
-        interval = f"{ratio.show(ratio.low)} to {ratio.show(ratio.high)}"
+        low, high = ratio.show(ratio.low), ratio.show(ratio.high)
+        interval = low if low == high else f"{low} to {high}"
         out.add_row(name, ratio.show(ratio.ratio), interval, f"in {100 * ratio.not_reached:.0f} % of bootstrap samples")
     return out
 
@@ -206,7 +212,7 @@ def run(
     problems = sloppy.held_out(preset)[:count]
     methods = [*(method(name) for name in METHODS[:3]), filtering]
     with console.status("compiling"):
-        list(solve_all(lm, keyed(problems[:1], seed, "warm-up"), filtering.algorithm(1), filtering.weighting))
+        list(solve_all(lm, keyed(problems[:4], seed, "warm-up"), filtering.algorithm(4), filtering.weighting, 4))
     console.print(
         f"{len(problems)} held-out problems of the {preset} preset; {lm!r} is ready after "
         f"{time.perf_counter() - begin:.1f} s\n"

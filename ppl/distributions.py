@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -54,29 +54,31 @@ def table(dist: Distribution[T]) -> list[tuple[T, float]]:
 
 
 class Categorical(Generic[T]):
-    """One of `values`, with probabilities proportional to exp(log_weights); equally likely without them.
+    """One of `values`, with probabilities proportional to exp(log_weights).
+
+    `Categorical.of({value: weight})` takes weights that are not logs, `uniform(values)` none.
 
     Raises:
+        TypeError: `values` is a mapping.
         ValueError: no values, lengths that differ, a weight that is `nan` or `+inf`, or all weights `-inf`.
     """
 
     __slots__ = ("_cdf", "probabilities", "values")
 
-    def __init__(self, values: Sequence[T], log_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, values: Sequence[T], log_weights: Sequence[float]) -> None:
+        if isinstance(values, Mapping):
+            raise TypeError(f"Categorical({values!r}, ...): use Categorical.of(...) for a table of weights")
         self.values = values if isinstance(values, tuple) else tuple(values)
         count = len(self.values)
         if count == 0:
             raise ValueError("Categorical needs at least one value")
-        if log_weights is None:
-            weights = [1.0] * count
-        else:
-            logw = [float(w) for w in log_weights]
-            if len(logw) != count:
-                raise ValueError(f"Categorical: {count} values but {len(logw)} log_weights")
-            top = max(logw)
-            if not -math.inf < top < math.inf or any(w != w for w in logw):
-                raise ValueError(f"Categorical: log_weights {logw} need a finite maximum and no nan")
-            weights = [math.exp(w - top) for w in logw]
+        logw = [float(w) for w in log_weights]
+        if len(logw) != count:
+            raise ValueError(f"Categorical: {count} values but {len(logw)} log_weights")
+        top = max(logw)
+        if not -math.inf < top < math.inf or any(w != w for w in logw):
+            raise ValueError(f"Categorical: log_weights {logw} need a finite maximum and no nan")
+        weights = [math.exp(w - top) for w in logw]
         total = math.fsum(weights)
         self.probabilities = [w / total for w in weights]
         self._cdf: list[float] = []
@@ -123,7 +125,7 @@ def Bernoulli(p: float) -> Categorical[bool]:  # noqa: N802
 
 def uniform(values: Sequence[T]) -> Categorical[T]:
     """Equally likely values."""
-    return Categorical(values)
+    return Categorical(values, [0.0] * len(values))
 
 
 def log_odds(log_p: float) -> float:

@@ -36,6 +36,8 @@ def infer_many(
 
     Law: `infer_many(ps, alg, seeds)[i] == infer(ps[i], alg, seeds[i])`.
     """
+    if not callable(algorithm):
+        raise TypeError(f"infer needs an algorithm like SMC(16), not {algorithm!r}")
     out: list[Posterior[T]] = []
     for trace in run_many([algorithm(program) for program in programs], seeds, observers):
         if not isinstance(trace.value, Population):

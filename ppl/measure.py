@@ -155,8 +155,13 @@ def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
     Raises:
         NotFinite: naming the first site that has no table.
         TooManyPaths: the program has more than `max_paths` paths.
+        TypeError: a return value that cannot be hashed.
     """
     masses: dict[T, list[float]] = {}
     for path in paths(program, max_paths):
-        masses.setdefault(path.value, []).append(path.probability * math.exp(path.log_weight))
+        try:
+            terms = masses.setdefault(path.value, [])
+        except TypeError:
+            raise TypeError(f"{program.name} returned {path.value!r}, which cannot be hashed: return a tuple") from None
+        terms.append(path.probability * math.exp(path.log_weight))
     return Measure({value: math.fsum(terms) for value, terms in masses.items()})

@@ -59,7 +59,10 @@ class Posterior(Generic[T]):
         """Distinct (hashable) values with their probabilities, most probable first; first seen wins ties."""
         out: dict[T, float] = {}
         for value, p in self.items():
-            out[value] = out.get(value, 0.0) + p
+            try:
+                out[value] = out.get(value, 0.0) + p
+            except TypeError:
+                raise TypeError(f"{value!r} cannot be hashed: use .map(...) to turn the values into tuples") from None
         return dict(sorted(out.items(), key=lambda item: -item[1]))
 
     def mode(self) -> T:

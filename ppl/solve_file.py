@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ppl.models import sloppy
@@ -25,8 +24,8 @@ class FileError(Exception):
 def run(
     problems: Path, out: Path, how: Method, particles: int, preset: str, model: Path | None, seed: int, batch: int,
     resume: bool, console: Console,
-) -> None:  # fmt: skip
-    """Solve every problem that `out` does not answer yet. All lines are checked before any work is done.
+) -> str:  # fmt: skip
+    """Solve every problem that `out` does not answer yet, and say so. All lines are checked before any work is done.
 
     Raises:
         FileError, CheckpointError: see there.
@@ -37,7 +36,7 @@ def run(
                 "preset": preset if model is None else str(model.resolve()), "seed": seed}  # fmt: skip
     done = _open_answers(out, resume, todo, settings)
     if done:
-        console.print(f"{escape(str(out))} holds {done} of {len(todo)} answers already")
+        console.print(f"{out} holds {done} of {len(todo)} answers already", markup=False)
     root = Key.of(seed)
     work = [(problem, root.fold(f"problem {i}")) for i, problem in enumerate(todo)][done:]
     columns = (
@@ -48,13 +47,18 @@ def run(
         TimeRemainingColumn(),
     )
     solved = solve_all(lm, work, how.algorithm(particles), how.weighting, batch or batch_size(particles))
-    with out.open("a") as file, Progress(*columns, console=console) as progress:
-        bar = progress.add_task("solving", total=len(todo), completed=done)
-        for (problem, _), one in zip(work, solved, strict=True):
-            file.write(json.dumps(answer_line(problem, one, how, settings)) + "\n")
-            file.flush()
-            progress.advance(bar)
-    console.print(f"wrote {len(todo)} answers to {escape(str(out))}")
+    written = 0
+    try:
+        with out.open("a") as file, Progress(*columns, console=console) as progress:
+            bar = progress.add_task("solving", total=len(todo), completed=done)
+            for (problem, _), one in zip(work, solved, strict=True):
+                file.write(json.dumps(answer_line(problem, one, how, settings)) + "\n")
+                file.flush()
+                written += 1
+                progress.advance(bar)
+    except KeyboardInterrupt:
+        raise FileError(f"interrupted; {out} holds {done + written} of {len(todo)} answers: --resume goes on") from None
+    return f"{out} holds the answers to all {len(todo)} problems, {written} of them new"
 
 
 def read_problems(path: Path, lm: LanguageModel) -> list[Problem]:
@@ -64,7 +68,7 @@ def read_problems(path: Path, lm: LanguageModel) -> list[Problem]:
         FileError: no file, no problems, a malformed line, or a problem that does not fit the model's context.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"cannot read {path}: {error}") from None
     out: list[Problem] = []

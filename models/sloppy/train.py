@@ -10,6 +10,7 @@ Every batch is freshly written by the student; problems of the held-out set are 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,6 @@ from ppl.models.text import Tokenizer
 from ppl.models.transformer import Config, Params, advance, init_params, logits, score
 
 GATE = 0.9  # a lower within-problem AUC on hard steps means that the head judges problems, not steps
-SHORTER = 0.3  # share of training problems that are shorter than the preset's
 
 
 def config_of(preset: task.Preset) -> Config:
@@ -42,14 +42,17 @@ def config_of(preset: task.Preset) -> Config:
 
 
 def batch(
-    preset: task.Preset, size: int, rng: np.random.Generator, held_out: frozenset[str]
+    preset: task.Preset, size: int, shorter: float, rng: np.random.Generator, held_out: frozenset[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, next-token mask (solution only) and step labels (1 right, 0 wrong, -1 no step ends here)."""
+    """Tokens, next-token mask (solution only) and step labels (1 right, 0 wrong, -1 no step ends here).
+
+    A share `shorter` of the problems has fewer operations than the preset's, from 1 on.
+    """
     width = 4 + 5 * preset.steps
     tokens = np.full((size, width), task.TOKEN["\n"], np.int32)
     mask, labels = np.zeros((size, width), np.float32), np.full((size, width), -1, np.int32)
     for row in range(size):
-        steps = int(rng.integers(2, preset.steps)) if rng.random() < SHORTER else preset.steps
+        steps = int(rng.integers(1, preset.steps)) if rng.random() < shorter else preset.steps
         problem = task.random_problem(preset, rng, steps)
         while problem in held_out:
             problem = task.random_problem(preset, rng, steps)
@@ -81,11 +84,20 @@ def random_params(config: Config, seed: int) -> Params:
     return init_params(config, jax.random.key(seed)) | head
 
 
-def train(
-    params: Params, preset: task.Preset, steps: int, size: int, rate: float, seed: int, held_out: frozenset[str]
-) -> Params:
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: steps of `size` solutions, a peak learning rate, the share of shorter problems, the seed."""
+
+    steps: int
+    size: int
+    rate: float
+    shorter: float
+    seed: int
+
+
+def train(params: Params, preset: task.Preset, recipe: Recipe, held_out: frozenset[str]) -> Params:
     """The trained parameters; the same arguments give the same parameters on the same machine."""
-    config = config_of(preset)
+    config, steps, rate = config_of(preset), recipe.steps, recipe.rate
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 4), steps, rate * 0.01)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.05))
 
@@ -99,13 +111,13 @@ def train(
         change, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, change), state, parts
 
-    state, rng = optimiser.init(params), np.random.default_rng(seed)
+    state, rng = optimiser.init(params), np.random.default_rng(recipe.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns) as progress:
         bar = progress.add_task("training", total=steps)
         for step in range(steps):
-            params, state, parts = update(params, state, *batch(preset, size, rng, held_out))
+            params, state, parts = update(params, state, *batch(preset, recipe.size, recipe.shorter, rng, held_out))
             if step % 50 == 49 or step == steps - 1:
                 nats, bce = (float(x) for x in parts)
                 text = f"{preset.name}: {nats:.4f} nats/token, {bce:.4f} nats/step"
@@ -122,6 +134,7 @@ def main(
     steps: int = 6000,
     size: Annotated[int, typer.Option(help="solutions per batch")] = 64,
     rate: Annotated[float, typer.Option(help="peak learning rate")] = 3e-3,
+    shorter: Annotated[float, typer.Option(help="share of problems shorter than the preset's")] = 0.4,
     seed: int = 0,
     start: Annotated[Path | None, typer.Option(help="checkpoint to start from; random parameters without it")] = None,
 ) -> None:
@@ -130,7 +143,8 @@ def main(
     which, problems = task.PRESETS[preset], sloppy.held_out(preset)
     config = config_of(which)
     params = random_params(config, seed) if start is None else checkpoint.load(start)[0]
-    params = train(params, which, steps, size, rate, seed, frozenset(p.problem for p in problems))
+    recipe = Recipe(steps, size, rate, shorter, seed)
+    params = train(params, which, recipe, frozenset(p.problem for p in problems))
     checkpoint.save(out, params, config, Tokenizer.of_characters(task.ALPHABET))
     typer.echo(f"wrote {out} after {time.perf_counter() - begin:.0f} s; evaluating what was written")
     figures = evaluate(sloppy.load_model(preset, out), which, problems)

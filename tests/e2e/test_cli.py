@@ -22,7 +22,7 @@ Answers = Callable[[Path], list[dict[str, Any]]]
 def test_one_line_per_problem(cli: Cli, problems: Path, tmp_path: Path, answers: Answers) -> None:
     out = tmp_path / "out.jsonl"
     result = cli("solve", problems, "--out", out, "--particles", 12)
-    assert result.exit_code == 0 and "wrote 5 answers" in result.stdout and not result.stderr
+    assert result.exit_code == 0 and "all 5 problems, 5 of them new" in result.stdout
     given = [json.loads(line) for line in problems.read_text().split("\n") if line]
     lines = answers(out)
     assert [(a["id"], a["problem"]) for a in lines] == [(p["id"], p["problem"]) for p in given]
@@ -63,7 +63,7 @@ def test_resume_ends_with_the_bytes_of_an_uninterrupted_run(
     out.write_bytes(b"".join(split[:lines]) + (split[lines][:torn] if lines < 5 else b'{"id": "torn'[:torn]))
     result = cli("solve", problems, "--out", out, "--particles", 4, "--resume")
     assert result.exit_code == 0 and out.read_bytes() == whole
-    assert not lines or f"holds {lines} of 5 answers" in " ".join(result.stdout.split())
+    assert not lines or f"holds {lines} of 5 answers" in " ".join(result.stderr.split())
 
 
 @pytest.fixture(scope="module")

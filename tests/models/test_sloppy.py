@@ -146,15 +146,15 @@ def problem_in(tokens: np.ndarray) -> str:
 @presets
 def test_training_never_sees_a_held_out_problem(name: str) -> None:
     preset = PRESETS[name]
-    free = [problem_in(row) for row in batch(preset, 64, np.random.default_rng(5), frozenset())[0]]
+    free = [problem_in(row) for row in batch(preset, 64, 0.3, np.random.default_rng(5), frozenset())[0]]
     held_out = frozenset(free[::2])
-    seen = {problem_in(row) for row in batch(preset, 64, np.random.default_rng(5), held_out)[0]}
+    seen = {problem_in(row) for row in batch(preset, 64, 0.3, np.random.default_rng(5), held_out)[0]}
     assert not seen & held_out and len(seen) > 32
 
 
 def test_a_batch_masks_the_solution_and_labels_its_steps() -> None:
     preset = PRESETS["default"]
-    tokens, mask, labels = batch(preset, 64, np.random.default_rng(6), frozenset())
+    tokens, mask, labels = batch(preset, 64, 0.3, np.random.default_rng(6), frozenset())
     assert tokens.shape == mask.shape == labels.shape == (64, 54)
     lengths, wrong = set(), 0
     for row in range(64):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl import Categorical, Multinomial, Program, Systematic, collapse, factor, sample
+from ppl import Categorical, Multinomial, Program, Systematic, collapse, factor, sample, uniform
 from ppl.inference import weights
 from ppl.inference.population import Particle, Particles, Population
 from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Vector
@@ -229,7 +229,7 @@ def importance(*, counted: float = 1.0, dead: bool = True) -> Algorithm:
 async def _uniform_pick(populations: Program[Population[Any]]) -> Any:
     population = await populations
     await factor("evidence", population.log_evidence)
-    return await sample("pick", Categorical([v for v in population.values if v is not None]))
+    return await sample("pick", uniform([v for v in population.values if v is not None]))
 
 
 async def _no_evidence(populations: Program[Population[Any]]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from ppl.inference.population import Particles, Population
 from ppl.program import Program
 
@@ -41,5 +43,5 @@ async def _importance(program: Program[T], count: int) -> Population[T]:
 
 def check_particles(algorithm: str, count: int) -> None:
     """Raise `ValueError` unless `count` is a positive int."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
         raise ValueError(f"{algorithm}: particles must be an integer of at least 1, not {count!r}")

@@ -42,7 +42,6 @@ class Particle(Generic[T]):
         """Once the run has returned, divide its twists out."""
         if self.run.done:
             self.log_weight -= self.twists.total()
-            self.twists = Twists()
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,6 @@ class Particles(Generic[T]):
         if count < 1:
             raise ValueError(f"a population needs at least 1 particle, not {count}")
         self.members = [Particle(Run(program), 0.0, Twists(), i) for i in range(count)]
-        for particle in self.members:
-            particle.finish()
         self.killed: Counter[str] = Counter()
 
     @property

@@ -3,7 +3,8 @@
 A *row* holds the keys and values of a text's tokens and the last hidden state. Rows live in *slabs*, the outputs of
 earlier device calls; a dictionary finds the row of a prefix. To extend texts, their rows are gathered into a new
 slab (particles that were resampled simply gather the same row), and one `while_loop` decodes until every row has
-stopped. Rows are only a cache: a text whose row was dropped is fed again from its longest cached ancestor.
+stopped. Rows are only a cache: a text whose row was dropped is fed again from its longest cached ancestor (feeding and
+decoding agree to float32 rounding, about 1e-6 nats; a program that goes far back can meet it).
 
 Device calls have a fixed number of rows, padded, so that the arithmetic of a row, and with it every draw, does
 not depend on what else is in the batch.
@@ -170,7 +171,7 @@ class Engine:
             starts = range(0, len(data), width)
             ends = (np.arange(len(counts)) * width + counts * TOKEN_BYTES).tolist()
             new = [
-                Text(parent.tokenizer, parent.data + data[low:high], parent, log_prob)
+                Text(parent.tokenizer, full := parent.data + data[low:high], parent, log_prob, len(full) >= self.full)
                 for parent, low, high, log_prob in zip(parents, starts, ends, log_probs.tolist(), strict=False)
             ]
             self._keep(slab, [text.data for text in new], scores)
@@ -266,8 +267,8 @@ class Engine:
         self._rows.update(zip(keys, zip(repeat(slab), range(len(keys)), scores.tolist(), strict=False), strict=False))
 
     def _trim(self, made: int) -> None:
-        """Keep several times as many slabs as the largest call has made."""
-        self._limit = max(self._limit, 4 * made + 4)
+        """Keep several times as many slabs as the largest of the recent calls has made."""
+        self._limit = max(self._limit - 1, 4 * made + 4)
         self.forget(self._limit)
 
     def _started(self, result: Array, start: float) -> None:

@@ -68,15 +68,21 @@ class Text:
     `parent`: nats, summed over tokens, under the distribution they were drawn from; None if they were not drawn.
     """
 
-    __slots__ = ("data", "log_prob", "parent", "tokenizer")
+    __slots__ = ("data", "full", "log_prob", "parent", "tokenizer")
 
     def __init__(
-        self, tokenizer: Tokenizer, data: bytes, parent: Text | None = None, log_prob: float | None = None
+        self,
+        tokenizer: Tokenizer,
+        data: bytes,
+        parent: Text | None = None,
+        log_prob: float | None = None,
+        full: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.data = data
         self.parent = parent
         self.log_prob = log_prob
+        self.full = full  # the model's context has no room for more
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, text: str) -> Text:
@@ -95,8 +101,8 @@ class Text:
 
     @property
     def finished(self) -> bool:
-        """Whether the text ends in an end-of-text token."""
-        return self.tokenizer.ends(self.data)
+        """Whether the text ends in an end-of-text token, or fills the context of the model that wrote it."""
+        return self.full or self.tokenizer.ends(self.data)
 
     def __add__(self, text: str) -> Text:
         """The text followed by given (not sampled) characters."""

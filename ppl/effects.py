@@ -7,6 +7,7 @@ driver (`measure`, `run`) interprets both.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Generator, Hashable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -71,7 +72,7 @@ class Sample(Effect[T]):
         self._awaited = True  # not forgotten should a check below raise
         self.name = name
         self.dist = dist
-        if not hasattr(dist, "log_prob"):
+        if not (hasattr(dist, "log_prob") and hasattr(dist, "family")):
             raise TypeError(
                 f"sample({name!r}, ...): {dist!r} is not a distribution: it needs `family`, `sample(key)` and "
                 "`log_prob(value)`"
@@ -220,6 +221,8 @@ def twist(name: str, log_value: float) -> Twist:
 
 def call(fn: Callable[..., T], *args: Any) -> Call[T]:
     """Do impure or expensive work: `fn(*args)`, recorded. `fn.batch`, if it exists, answers many at once."""
+    if inspect.iscoroutinefunction(fn):
+        raise TypeError(f"call({fn!r}, ...): an async function cannot be called here; give a plain function")
     return Call(fn, args, getattr(fn, "batch", None))
 
 

@@ -24,6 +24,7 @@ from ppl.twists import Twists
 
 T = TypeVar("T")
 TOLERANCE = 1e-12
+MAX_SITES = 10_000  # of one path: a program that may never return must not hang
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Path(Generic[T]):
 
 
 class TooManyPaths(RuntimeError):
-    """The program has more paths than `max_paths`."""
+    """The program has more paths than `max_paths`, or an endless one."""
 
 
 def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
@@ -65,6 +66,8 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
             effect = request.effect
             kind = type(effect)
             if kind is Sample or kind is Call:
+                if depth >= MAX_SITES:
+                    raise TooManyPaths(f"{program.name} has a path of more than {MAX_SITES} sites: bound its loops")
                 if depth == len(stack):
                     stack.append(_outcomes(effect, request.address))
                 value, p = stack[depth][-1]
@@ -163,5 +166,8 @@ def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
             terms = masses.setdefault(path.value, [])
         except TypeError:
             raise TypeError(f"{program.name} returned {path.value!r}, which cannot be hashed: return a tuple") from None
-        terms.append(path.probability * math.exp(path.log_weight))
+        try:
+            terms.append(path.probability * math.exp(path.log_weight))
+        except OverflowError:
+            raise OverflowError(f"{program.name}: exp({path.log_weight}) is too large a weight for a mass") from None
     return Measure({value: math.fsum(terms) for value, terms in masses.items()})

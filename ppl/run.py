@@ -8,6 +8,7 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ppl.effects import Effect, Parallel, dropped
@@ -118,7 +119,8 @@ class Run(Generic[T]):
     def __del__(self) -> None:
         if hasattr(self, "_send"):
             known = len(dropped)
-            self._send.__self__.close()
+            with suppress(RuntimeError):  # of a program that awaits in a `finally`: nobody is left to answer
+                self._send.__self__.close()
             del dropped[known:]  # what a discarded run had made, and would have awaited later, is not forgotten
 
     def requests(self) -> list[Request]:
@@ -191,6 +193,8 @@ class Run(Generic[T]):
                 effect = self._send(answer)
             except StopIteration as stop:
                 self._check_dropped(known)
+                if isinstance(stop.value, Effect | Program):
+                    raise TypeError(f"{self.scope[:-1]} returned {stop.value!r}: did you forget `await`?") from None
                 self.done, self.value = True, stop.value
                 if self._parent is not None:
                     run, index = self._parent
@@ -212,6 +216,8 @@ class Run(Generic[T]):
         if name in counts:
             counts[name] += 1
             return counts[name]
+        if not isinstance(name, str):
+            raise TypeError(f"{self.scope[:-1]}: the name of a site must be a string, not {name!r}")
         if "/" in name or ":" in name:
             raise ValueError(f"{self.scope}{name}: the name of a site must not contain '/' or ':'")
         counts[name] = 0

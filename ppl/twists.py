@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ppl.effects import Factor, Twist
 from ppl.run import Request
 
@@ -30,8 +28,7 @@ class Twists:
         assert isinstance(effect, Twist)
         key = request.run.scope + effect.name
         change = effect.log_weight - self._standing.get(key, 0.0)
-        if effect.log_weight > -math.inf:  # a path killed by -inf stays dead: nothing is divided out again
-            self._standing[key] = effect.log_weight
+        self._standing[key] = effect.log_weight
         return change
 
     def total(self) -> float:

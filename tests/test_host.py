@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -279,3 +280,17 @@ def test_as_many_seeds_as_programs() -> None:
 def test_the_same_seed_gives_the_same_result_and_another_seed_another() -> None:
     assert run(deep(), 3) == run(deep(), 3) == run(deep(), Key.of(3))
     assert run(deep(), 3) != run(deep(), 4)
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    before = gc.get_threshold()
+    run(deep(), 0)
+    assert gc.get_threshold() == before
+    with pytest.raises(ZeroDivisionError):
+        run(_dividing(), 0)
+    assert gc.get_threshold() == before
+
+
+@program
+async def _dividing() -> float:
+    return 1 / await call(int, 0)

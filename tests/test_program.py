@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ppl import Bernoulli, Program, ReplayError, Run, call, factor, parallel, program, sample, twist, uniform
 from ppl.distributions import table
 from ppl.effects import Sample
+from ppl.measure import TooManyPaths, measure
 from ppl.testing import Tiny, programs
 
 COIN = uniform([0, 1])
@@ -293,3 +294,24 @@ def test_twists_stand_by_scope_and_name() -> None:
 
 def test_bernoulli_answers_are_bools() -> None:
     assert {value for value, _ in table(Bernoulli(0.5))} == {True, False}
+
+
+@program
+async def _returns_an_effect() -> Any:
+    return factor("f", 0.0)
+
+
+def test_returning_an_effect_is_a_forgotten_await() -> None:
+    with pytest.raises(TypeError, match=r"_returns_an_effect returned .*forget `await`"):
+        Run(_returns_an_effect())
+
+
+@program
+async def _endless() -> None:
+    while await sample("go", COIN):
+        pass
+
+
+def test_measure_does_not_hang_on_an_endless_program() -> None:
+    with pytest.raises(TooManyPaths, match="_endless"):
+        measure(_endless(), max_paths=10)

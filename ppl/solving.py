@@ -8,7 +8,7 @@ from typing import Any
 
 from ppl.infer import Algorithm, infer_many
 from ppl.inference.importance import Importance
-from ppl.inference.resampling import Multinomial
+from ppl.inference.resampling import Adaptive, Multinomial, Systematic
 from ppl.inference.smc import SMC
 from ppl.models import sloppy
 from ppl.models.language_model import LanguageModel, StepReward
@@ -30,6 +30,8 @@ class Method:
     weighting: Weighting = "step"
 
 
+FILTER = Adaptive(Systematic, 0.75)  # chosen on 1,000 fresh problems: at N = 8 better than 0.5, as good as always
+
 METHODS = ("majority", "best-of-n", "weighted-best-of-n", "particle-filter")
 
 
@@ -47,7 +49,7 @@ def method(name: str, weighting: Weighting = "step", select: Vote | None = None)
     if name == "particle-filter":
         if weighting == "published":
             return Method(name, lambda n: SMC(n, Multinomial), select or "argmax", "published")
-        return Method(name, SMC, select or "weighted")
+        return Method(name, lambda n: SMC(n, FILTER), select or "weighted")
     if weighting != "step" or select is not None:
         raise ValueError(f"weighting and select belong to the particle-filter, not to {name}")
     votes: dict[str, Vote] = {"majority": "majority", "best-of-n": "argmax", "weighted-best-of-n": "weighted"}

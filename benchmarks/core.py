@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+
+from timing import best
 
 import ppl
 from ppl import Bernoulli, collapse, factor, program, sample
@@ -68,15 +69,6 @@ def drive() -> Run[int]:
         request = run.requests()[0]
         request.answer(1 if isinstance(request.effect, Sample) else None)
     return run
-
-
-def best(f: Callable[[], object], repeats: int = 7) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def main() -> None:

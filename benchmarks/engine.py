@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from timing import best
 
 import ppl
 from ppl.demo import keyed
 from ppl.models import sloppy
 from ppl.models.engine import ROWS
 from ppl.solving import batch_size, method, solve_all
-
-
-def best(f: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the fastest of some runs, after one to warm up."""
-    f()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def matrix_products(lm: sloppy.LanguageModel) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ppl.distributions import Categorical
-from ppl.effects import Weight, factor, parallel, sample
+from ppl.effects import Effect, Weight
 from ppl.inference import weights
+from ppl.language import factor, parallel, sample
 from ppl.program import Program
 from ppl.run import Request, Run
 from ppl.twists import Twists
@@ -57,6 +58,10 @@ class Step:
     resampled: bool
 
 
+class NoEvidence(ValueError):
+    """The algorithm gives draws from the posterior and no estimate of its evidence."""
+
+
 @dataclass(frozen=True)
 class Population(Generic[T]):
     """Finished particles: values with log weights, properly weighted for the program's measure.
@@ -70,10 +75,20 @@ class Population(Generic[T]):
     steps: tuple[Step, ...] = ()
     killed: Counter[str] | None = None
     """How many particles each site gave weight zero."""
+    diagnostics: Mapping[str, Any] | None = None
+    """What the algorithm says of its own quality, e.g. r-hat of a Markov chain."""
+    normalised: bool = False
+    """Whether the weights are known up to a constant only, as those of Markov chains: then there is no evidence."""
 
     @property
     def log_evidence(self) -> float:
-        """log of the mean weight; exp of it is unbiased for the evidence Z."""
+        """log of the mean weight; exp of it is unbiased for the evidence Z.
+
+        Raises:
+            NoEvidence: the particles are draws from the normalised posterior.
+        """
+        if self.normalised:
+            raise NoEvidence("draws of a Markov chain do not estimate the evidence; SMC and Importance do")
         return weights.log_mean_exp(self.log_weights)
 
 
@@ -99,37 +114,70 @@ class Particles(Generic[T]):
         """Bring every particle past its next factor or twist, or to its return; draws go out as batches."""
         moving = [particle for particle in self.members if particle.active]
         while moving:
-            still: list[Particle[T]] = []
-            asked: list[Request] = []
+            asked: list[Effect[Any]] = []
+            waiting: list[tuple[Particle[T], Sequence[Request] | None]] = []  # None: for one effect of its own
             for particle in moving:
-                pending = particle.run.pending
-                requests = particle.run.requests() if pending is None else (pending,)
-                for request in requests:
-                    if isinstance(request.effect, Weight):
-                        self._weigh(particle, request)
-                        break
+                run = particle.run if particle.run.loop is None else particle.run.focus
+                effect = run.effect
+                if effect is None:
+                    self._ask(particle, run.requests(), asked, waiting)
+                elif isinstance(effect, Weight):
+                    self._weigh(particle, effect, run)
                 else:
-                    still.append(particle)
-                    asked += requests
-            if asked:
-                answers = await parallel(*[request.effect for request in asked])
-                for request, answer in zip(asked, answers, strict=True):
-                    request.answer(answer)
-            moving = []
-            for particle in still:
-                if particle.run.done:
-                    particle.finish()
-                else:
-                    moving.append(particle)
+                    asked.append(effect.raw if effect.weighted else effect)  # pyright: ignore[reportAttributeAccessIssue]
+                    waiting.append((particle, None))
+            if not asked:
+                return
+            answers = iter(await parallel(*asked))
+            moving = [particle for particle, requests in waiting if self._go_on(particle, requests, answers)]
 
-    def _weigh(self, particle: Particle[T], request: Request) -> None:
-        """Perform a factor or twist."""
-        particle.log_weight += particle.twists.change(request)
-        if particle.log_weight == -math.inf:
-            self.killed[request.address] += 1
+    def _ask(
+        self, particle: Particle[T], requests: Sequence[Request], asked: list[Effect[Any]],
+        waiting: list[tuple[Particle[T], Sequence[Request] | None]],
+    ) -> None:  # fmt: skip
+        """Of a particle with several open effects: perform a factor or twist, or ask for all of them."""
+        for request in requests:
+            if isinstance(request.effect, Weight):
+                self._weigh(particle, request.effect, request.run, request)
+                return
+        asked += [request.effect.raw if request.effect.weighted else request.effect for request in requests]  # pyright: ignore[reportAttributeAccessIssue]
+        waiting.append((particle, requests))
+
+    def _go_on(self, particle: Particle[T], requests: Sequence[Request] | None, answers: Iterator[Any]) -> bool:
+        """Give a particle its answers; whether there is more to ask before its next factor."""
+        if requests is None:
+            run = particle.run if particle.run.loop is None else particle.run.focus
+            assert run.effect is not None
+            answer = next(answers)
+            if not run.effect.weighted or self._weigh_draw(particle, answer, run.address):
+                run.answer(answer)
         else:
-            request.answer(None)
+            for request, answer in zip(requests, [next(answers) for _ in requests], strict=True):
+                if particle.log_weight == -math.inf:
+                    break
+                if not request.effect.weighted or self._weigh_draw(particle, answer, request.address):
+                    request.answer(answer)
+        if particle.run.done:
             particle.finish()
+            return False
+        return particle.log_weight > -math.inf
+
+    def _weigh(self, particle: Particle[T], effect: Weight, run: Run[Any], request: Request | None = None) -> None:
+        """Perform a factor or twist."""
+        particle.log_weight += particle.twists.change(effect, run)
+        if particle.log_weight == -math.inf:
+            self.killed[request.address if request else run.address] += 1
+        else:
+            (request or run).answer(None)
+            if particle.run.done:
+                particle.finish()
+
+    def _weigh_draw(self, particle: Particle[T], draw: tuple[Any, float], address: str) -> bool:
+        """Take on the weight of a properly weighted draw; whether the particle lives."""
+        particle.log_weight += draw[1]
+        if particle.log_weight == -math.inf:
+            self.killed[address] += 1
+        return particle.log_weight > -math.inf
 
     def select(self, ancestors: Sequence[int]) -> None:
         """Replace the population by children of equal weight; the evidence stays.

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ppl.effects import note, sample
 from ppl.inference.importance import check_particles
 from ppl.inference.population import Particles, Population, Step
 from ppl.inference.resampling import Adaptive, Resampler
+from ppl.language import note, sample
 from ppl.program import Program
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from ppl.source import Key
+from ppl import codec
+from ppl.source import Key, begin_draws, uniforms
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -24,7 +25,12 @@ class Distribution(Protocol[T_co]):
 
     Optional, for distributions whose outcomes can be listed: `table() -> [(value, probability)]`. Optional, for batches
     of distributions of equal `family`: a static `draw_many(keys, dists) -> [value]`, or, for work on a device, a
-    static `begin_many(keys, dists)` that starts the draws and returns a function that waits for them.
+    static `begin_many(keys, dists)` that starts the draws and returns a function that waits for them; and a static
+    `log_prob_many(dists, values) -> [float]`.
+
+    A distribution with a true attribute `weighted` is *properly weighted*: its draws (and the values of its table) are
+    pairs (value, log_w) with E[exp(log_w) f(value)] = the measure that it denotes, `f` integrated; `log_prob` is of a
+    value alone, under that measure.
     """
 
     @property
@@ -64,6 +70,7 @@ class Categorical(Generic[T]):
     """
 
     __slots__ = ("_cdf", "probabilities", "values")
+    weighted = False
 
     def __init__(self, values: Sequence[T], log_weights: Sequence[float]) -> None:
         if isinstance(values, Mapping):
@@ -95,10 +102,18 @@ class Categorical(Generic[T]):
         return Categorical
 
     def sample(self, key: Key) -> T:
-        if not self._cdf:
-            self._cdf = list(accumulate(self.probabilities))
+        return self._at(key.uniform())
+
+    @staticmethod
+    def draw_many(keys: Sequence[Key], dists: Sequence[Categorical[T]]) -> list[T]:
+        return [dist._at(u) for dist, u in zip(dists, uniforms(keys), strict=True)]
+
+    def _at(self, u: float) -> T:
+        cdf = self._cdf
+        if not cdf:
+            cdf = self._cdf = list(accumulate(self.probabilities))
         # The first value whose cumulative probability exceeds u * total: it has positive probability, and it exists.
-        return self.values[bisect_right(self._cdf, key.uniform() * self._cdf[-1])]
+        return self.values[bisect_right(cdf, u * cdf[-1])]
 
     def log_prob(self, value: Any) -> float:
         p = sum(p for v, p in self.table() if v == value)
@@ -126,6 +141,109 @@ def Bernoulli(p: float) -> Categorical[bool]:  # noqa: N802
 def uniform(values: Sequence[T]) -> Categorical[T]:
     """Equally likely values."""
     return Categorical(values, [0.0] * len(values))
+
+
+class Proposed(Generic[T]):
+    """`target`, drawn from `proposal`: a properly weighted distribution of log weight log target - log proposal.
+
+    The proposal must be able to draw whatever the target can.
+    """
+
+    __slots__ = ("proposal", "target")
+    weighted = True
+
+    def __init__(self, target: Distribution[T], proposal: Distribution[T]) -> None:
+        self.target = target
+        self.proposal = proposal
+
+    @property
+    def family(self) -> Hashable:
+        return Proposed, self.target.family, self.proposal.family
+
+    def sample(self, key: Key) -> tuple[T, float]:
+        return self.draw_many([key], [self])[0]
+
+    def log_prob(self, value: Any) -> float:
+        return self.target.log_prob(value)
+
+    def table(self) -> list[tuple[tuple[T, float], float]]:
+        """Pairs (value, log weight) with the probabilities under the proposal.
+
+        Raises:
+            NotFinite: the proposal has no table.
+            ValueError: the proposal cannot draw a value that the target can.
+        """
+        rows = table(self.proposal)
+        drawn = [value if not _weighted(self.proposal) else value[0] for value, _ in rows]  # pyright: ignore[reportIndexIssue]
+        if hasattr(self.target, "table"):
+            for value, p in table(self.target):
+                if value not in drawn:
+                    raise ValueError(f"{self!r}: the proposal cannot draw {value!r}, of probability {p:.3g}")
+        pairs = self._weigh([self] * len(rows), [value for value, _ in rows])
+        return [(pair, p) for pair, (_, p) in zip(pairs, rows, strict=True)]
+
+    def weigh(self, value: T) -> float:
+        """log target - log proposal at a value: the weight that a draw of it has."""
+        return self._weigh([self], [value])[0][1]
+
+    def sketch(self) -> str:
+        """What identifies the distribution to a journal."""
+        return f"Proposed({codec.sketch(self.target)}, {codec.sketch(self.proposal)})"
+
+    def encode(self, draw: tuple[T, float]) -> Any:
+        """A draw as JSON, by the target's own `encode` if it has one."""
+        store = getattr(self.target, "encode", codec.encode)
+        return [store(draw[0]), codec.encode(draw[1])]
+
+    def decode(self, data: Any) -> tuple[T, float]:
+        """The draw that `encode` wrote."""
+        return getattr(self.target, "decode", codec.decode)(data[0]), codec.decode(data[1])
+
+    @staticmethod
+    def draw_many(keys: Sequence[Key], dists: Sequence[Proposed[T]]) -> list[tuple[T, float]]:
+        return Proposed._weigh(dists, begin_draws(keys, [dist.proposal for dist in dists])[0]())
+
+    @staticmethod
+    def _weigh(dists: Sequence[Proposed[T]], draws: Sequence[Any]) -> list[tuple[T, float]]:
+        before = [0.0] * len(draws)
+        if _weighted(dists[0].proposal):
+            draws, before = zip(*draws, strict=True)
+        log_p = log_probs([dist.target for dist in dists], draws)
+        log_q = log_probs([dist.proposal for dist in dists], draws)
+        for dist, value, q in zip(dists, draws, log_q, strict=True):
+            if not -math.inf < q < math.inf:
+                raise ValueError(f"{dist!r}: the proposal drew {value!r} and gives it log probability {q}")
+        return [(value, w + p - q) for value, w, p, q in zip(draws, before, log_p, log_q, strict=True)]
+
+    def __repr__(self) -> str:
+        return f"Proposed({self.target!r}, {self.proposal!r})"
+
+
+def log_probs(dists: Sequence[Distribution[Any]], values: Sequence[Any]) -> Sequence[float]:
+    """Natural logs of the probabilities of values under distributions of one family, in one batch if it has one."""
+    many = getattr(type(dists[0]), "log_prob_many", None)
+    if many is not None:
+        return many(dists, values)
+    return [dist.log_prob(value) for dist, value in zip(dists, values, strict=True)]
+
+
+def as_distribution(dist: Any, where: str) -> Distribution[Any]:
+    """`dist` itself, or its wrapper if it is one of numpyro's.
+
+    Raises:
+        TypeError: it is not a distribution.
+    """
+    if hasattr(dist, "family") and hasattr(dist, "log_prob"):
+        return dist
+    if any(kind.__module__.startswith("numpyro.") for kind in type(dist).__mro__):
+        from ppl.numpyro_bridge import wrap
+
+        return wrap(dist)
+    raise TypeError(f"{where}: {dist!r} is not a distribution: it needs `family`, `sample(key)` and `log_prob(value)`")
+
+
+def _weighted(dist: Distribution[Any]) -> bool:
+    return getattr(dist, "weighted", False)
 
 
 def log_odds(log_p: float) -> float:

@@ -1,32 +1,31 @@
 """The vocabulary: everything a program, or an inference algorithm, can ask of the world.
 
 An effect is a request. Awaiting it suspends the program; whoever drives the program answers. Programs and
-algorithms use the same six effects, so an algorithm can forward what it does not interpret, and one
+algorithms use the same effects, so an algorithm can forward what it does not interpret, and one
 driver (`measure`, `run`) interprets both.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Generator, Hashable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Generator, Hashable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
-if TYPE_CHECKING:
-    from ppl.distributions import Distribution
-    from ppl.program import Program
+from ppl.distributions import Distribution, as_distribution
+from ppl.program import MustAwait, Program, dropped
 
 T = TypeVar("T")
+C = TypeVar("C")
+X = TypeVar("X")
+Y = TypeVar("Y")
 
-# Effects that were dropped without being awaited, newest last; a `Run` looks at what a step of its program added, and
-# raises. A list and not a direct raise, since Python swallows exceptions raised by a finaliser.
-dropped: list[str] = []
 
-
-class Effect(Generic[T]):
+class Effect(MustAwait, Generic[T]):
     """A request to whoever drives the program; `await` it for the answer."""
 
     __slots__ = ("_awaited", "name")
+    weighted = False
+    """Whether the answer is a pair (value, log weight), of which the program sees the value."""
 
     def __init__(self, name: str) -> None:
         self._awaited = False
@@ -53,30 +52,24 @@ class Effect(Generic[T]):
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({self.name!r})"
 
-    def _forgotten(self, *_: object) -> NoReturn:
+    def _excuse(self) -> None:
         self._awaited = True
-        raise TypeError(f"{self} was used as a value: did you forget `await`?")
-
-    __bool__ = __iter__ = __len__ = __getitem__ = __float__ = __int__ = _forgotten
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _forgotten
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __index__ = _forgotten
-    __neg__ = __abs__ = __round__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _forgotten
 
 
 class Sample(Effect[T]):
-    """Draw a value from `dist`."""
+    """Draw a value from `dist`. From a properly weighted distribution a driver draws a pair (value, log weight)."""
 
-    __slots__ = ("dist",)
+    __slots__ = ("dist", "weighted")
 
     def __init__(self, name: str, dist: Distribution[T]) -> None:
         self._awaited = True  # not forgotten should a check below raise
         self.name = name
         self.dist = dist
-        if not (hasattr(dist, "log_prob") and hasattr(dist, "family")):
-            raise TypeError(
-                f"sample({name!r}, ...): {dist!r} is not a distribution: it needs `family`, `sample(key)` and "
-                "`log_prob(value)`"
-            )
+        try:
+            dist.family, dist.log_prob  # noqa: B018
+        except AttributeError:
+            self.dist = dist = as_distribution(dist, f"sample({name!r}, ...)")
+        self.weighted: bool = getattr(dist, "weighted", False)
         self._awaited = False
 
     @property
@@ -87,6 +80,15 @@ class Sample(Effect[T]):
     def kind(self) -> Any:
         return type(self.dist)
 
+    @property
+    def raw(self) -> Sample[Any]:
+        """The same draw for an algorithm that takes the weight on itself: its answer is the pair."""
+        if not self.weighted:
+            return self
+        effect = Sample(self.name, self.dist)
+        effect.weighted = False
+        return effect
+
 
 class Weight(Effect[None]):
     """What multiplies the weight of a run: a suspension point of SMC. `log_weight` is a natural log."""
@@ -96,8 +98,10 @@ class Weight(Effect[None]):
     def __init__(self, name: str, log_weight: float) -> None:
         self._awaited = True
         self.name = name
-        self.log_weight = log_weight = _number(self, log_weight)
-        if log_weight != log_weight or log_weight == math.inf:
+        if type(log_weight) is not float:
+            log_weight = _number(self, log_weight)
+        self.log_weight = log_weight
+        if type(log_weight) is float and not log_weight < math.inf:  # nan is not, either
             raise ValueError(
                 f"{self!r}: a log weight must be finite or -inf, not {log_weight}; nan usually comes from -inf minus "
                 "-inf, +inf from the log odds of a probability of exactly 1"
@@ -132,43 +136,123 @@ class Twist(Weight):
 class Call(Effect[T]):
     """Host or device work whose answer is recorded: a clone of the run never repeats it.
 
-    `batch`, when given, answers several calls at once: it takes a list of argument tuples and returns a list.
+    `batch`, when given, answers several calls of one `family` at once: it takes a list of argument tuples and returns
+    a list. Other calls of a round run concurrently, in threads, when they take long.
     """
 
-    __slots__ = ("args", "batch", "fn")
+    __slots__ = ("_family", "args", "batch", "fn")
 
     def __init__(
-        self, fn: Callable[..., T], args: tuple[Any, ...], batch: Callable[[list[tuple[Any, ...]]], list[T]] | None
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        batch: Callable[[list[tuple[Any, ...]]], Sequence[T]] | None = None,
+        name: str | None = None,
+        family: Hashable = None,
     ) -> None:
         self._awaited = False
-        self.name = getattr(fn, "__name__", "call")
+        self.name = name or getattr(fn, "__name__", "call").strip("<>")
         self.fn = fn
         self.args = args
         self.batch = batch
+        self._family = family
 
     @property
     def family(self) -> Hashable:
-        return self.batch or self.fn
+        return self._family or self.batch
+
+
+class Observe(Effect[None]):
+    """A factor of the log probability of `value`, for a distribution that scores in batches."""
+
+    __slots__ = ("dist", "value")
+
+    def __init__(self, name: str, dist: Distribution[T], value: T) -> None:
+        self._awaited = False
+        self.name = name
+        self.dist = dist
+        self.value = value
+
+    def __await__(self) -> Generator[Effect[Any], Any, None]:
+        self._awaited = True
+        dist = self.dist
+        many = type(dist).log_prob_many  # pyright: ignore[reportAttributeAccessIssue]
+
+        def batch(questions: list[tuple[Any, Any]]) -> Sequence[float]:
+            dists, values = zip(*questions, strict=True)
+            return many(dists, values)
+
+        score = Call(_log_prob, (dist, self.value), batch, f"{self.name}.log_prob", (_log_prob, dist.family))
+        return (yield from Factor(self.name, (yield from score.__await__())).__await__())
+
+    def as_program(self) -> Program[None]:
+        """The same as a branch of a `parallel`."""
+        self._awaited = True
+        return Program(self.name, Observe.then, (self,), {})
+
+    async def then(self) -> None:
+        await self
 
 
 class Parallel(Effect[list[Any]]):
     """Independent effects or programs performed as one batch; the answer lists theirs in order."""
 
-    __slots__ = ("branches", "programs")
+    __slots__ = ("branches", "programs", "simple")
 
     def __init__(self, branches: tuple[Effect[Any] | Program[Any], ...]) -> None:
         self._awaited = True
         self.name = "parallel"
-        self.branches = branches
         self.programs = False  # whether a branch is a program
+        self.simple = True  # whether all branches are draws and calls without weights
         for branch in branches:
-            if isinstance(branch, Effect) and type(branch) is not Parallel:
+            kind = type(branch)
+            if kind is Sample or kind is Call:
+                branch._awaited = True  # pyright: ignore[reportAttributeAccessIssue]
+                if branch.weighted:  # pyright: ignore[reportAttributeAccessIssue]
+                    self.simple = False
+                continue
+            self.simple = False
+            if isinstance(branch, Effect) and kind not in (Parallel, Scan):
                 branch._awaited = True
-            elif hasattr(branch, "start"):
-                self.programs = True
-            else:
+            elif not hasattr(branch, "start"):
                 raise TypeError(f"parallel(...) takes effects and programs, not {branch!r}")
+        if not self.simple:
+            branches = tuple(branch.as_program() if isinstance(branch, Observe) else branch for branch in branches)
+            self.programs = any(isinstance(branch, Program) for branch in branches)
+        self.branches = branches
         self._awaited = False
+
+
+class Last(NamedTuple, Generic[C, Y]):
+    """What a step of `scan` returns to be the last one."""
+
+    carry: C
+    output: Y
+
+
+class Scan(Effect[tuple[C, list[Y]]]):
+    """A loop over `xs` whose steps are programs; between two steps its whole state is the carry."""
+
+    __slots__ = ("carry", "step", "xs")
+
+    def __init__(self, step: Callable[[C, Any], Program[tuple[C, Y]]], carry: C, xs: Sequence[Any]) -> None:
+        self._awaited = True
+        self.name = "scan"
+        if not (hasattr(xs, "__len__") and hasattr(xs, "__getitem__")):
+            raise TypeError(f"scan(step, carry, xs): xs must be a sequence like range(10), not {xs!r}")
+        self.step = step
+        self.carry = carry
+        self.xs = xs
+        self._awaited = False
+
+    def program(self, carry: C, index: int) -> Program[Any]:
+        """The program of one step."""
+        made = self.step(carry, self.xs[index])
+        if not isinstance(made, Program):
+            raise TypeError(
+                f"scan(step, ...): step must be a @program of (carry, x), not a function that gives {made!r}"
+            )
+        return made
 
 
 class Note(Effect[None]):
@@ -182,66 +266,19 @@ class Note(Effect[None]):
         self.data = data
 
 
-def sample(name: str, dist: Distribution[T]) -> Sample[T]:
-    """Draw from `dist`; `await` it for the value.
-
-    Raises:
-        TypeError: `dist` has no `sample` and `log_prob`.
-    """
-    return Sample(name, dist)
-
-
-def factor(name: str, log_weight: float) -> Factor:
-    """Multiply the weight by exp(log_weight): a likelihood, a reward, a penalty (natural log).
-
-    Raises:
-        ValueError: the log weight is `nan` or `+inf`.
-    """
-    return Factor(name, log_weight)
-
-
-def observe(name: str, dist: Distribution[T], value: T) -> Factor:
-    """Condition on having seen `value` from `dist`: a factor of its log probability."""
-    return Factor(name, dist.log_prob(value))
-
-
-def condition(name: str, holds: bool) -> Factor:
-    """Keep only the paths on which `holds` is true."""
-    return Factor(name, 0.0 if holds else -math.inf)
-
-
-def twist(name: str, log_value: float) -> Twist:
-    """Guide the search by a log value without changing the target (see `Twist`).
-
-    Raises:
-        ValueError: the log value is `nan` or `+inf`.
-    """
-    return Twist(name, log_value)
-
-
-def call(fn: Callable[..., T], *args: Any) -> Call[T]:
-    """Do impure or expensive work: `fn(*args)`, recorded. `fn.batch`, if it exists, answers many at once."""
-    if inspect.iscoroutinefunction(fn):
-        raise TypeError(f"call({fn!r}, ...): an async function cannot be called here; give a plain function")
-    return Call(fn, args, getattr(fn, "batch", None))
-
-
-def parallel(*branches: Effect[Any] | Program[Any]) -> Parallel:
-    """Perform independent effects or whole programs as one batch; the answer is their list.
-
-    Raises:
-        TypeError: a branch is neither an effect nor a program, or is itself `parallel`.
-    """
-    return Parallel(branches)
-
-
-def note(kind: str, **data: Any) -> Note:
-    """Tell observers something (progress, resampling); the meaning of the program is unchanged."""
-    return Note(kind, data)
-
-
 def _number(effect: Effect[Any], value: Any) -> float:
+    if is_traced(value):  # a program in a numpyro model
+        return value
     try:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{effect!r}: a log weight must be a number, not {value!r}") from None
+
+
+def is_traced(value: Any) -> bool:
+    """Whether JAX is tracing the program and has put this in the place of a number."""
+    return hasattr(value, "aval") and not hasattr(value, "addressable_shards")
+
+
+def _log_prob(dist: Distribution[Any], value: Any) -> float:
+    return dist.log_prob(value)

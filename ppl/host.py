@@ -15,12 +15,15 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ppl.effects import Call, Note, Sample, Weight
+from ppl.concurrent import MISSING, Calls
+from ppl.effects import Call, Effect, Note, Sample, Weight
+from ppl.journal import Journal, Record
 from ppl.program import Program
 from ppl.run import Request, Run
-from ppl.source import Key, Keys, Source, Tape, begin_draws, source_of
+from ppl.source import Key, KeyBlock, Keys, Source, begin_draws, source_of
 from ppl.twists import Twists
 
 T = TypeVar("T")
@@ -28,48 +31,77 @@ Observer = Callable[[str, Note], None]  # gets the address and the note
 
 
 @dataclass(frozen=True)
-class Trace(Generic[T]):
-    """What one run did: its value and log weight. A run killed by a weight of zero has no value."""
+class Result(Generic[T]):
+    """What one run gave. A run killed by a weight of zero has no value; `killed` is the address that did it."""
 
     value: T | None
     log_weight: float
+    """Natural log of the product of all factors, and of target over proposal for draws with a proposal."""
+    killed: str | None = None
 
 
-def run(program: Program[T], seed: int | Key | Source, observers: Sequence[Observer] = ()) -> Trace[T]:
+def run(
+    program: Program[T], seed: int | Key | Source, journal: Path | str | None = None, observers: Sequence[Observer] = ()
+) -> Result[T]:
     """Run one program; see `run_many`."""
-    return run_many([program], [seed], observers)[0]
+    return run_many([program], [seed], journal, observers)[0]
 
 
 def run_many(
-    programs: Iterable[Program[T]], seeds: Iterable[int | Key | Source], observers: Sequence[Observer] = ()
-) -> list[Trace[T]]:
+    programs: Iterable[Program[T]],
+    seeds: Iterable[int | Key | Source],
+    journal: Path | str | None = None,
+    observers: Sequence[Observer] = (),
+) -> list[Result[T]]:
     """Run programs together, sharing batched calls; each has its own seed.
+
+    With a `journal`, every answer is appended to that file as soon as it is there. Started again, after whatever
+    ended it, the same call reads the answers back and goes on: the results are those of an uninterrupted run, and no
+    model is asked again for what the file holds.
 
     Raises:
         ValueError: as many seeds as programs are needed.
+        JournalError: the file belongs to other programs, seeds or another version; names the first difference.
         Whatever a program, a distribution or a call raises, with a note that names the addresses.
     """
-    programs, seeds = list(programs), list(seeds)
-    if len(programs) != len(seeds):
-        raise ValueError(f"{len(programs)} programs but {len(seeds)} seeds: each program needs a seed of its own")
-    roots = [_Root(Run(p), source_of(seed), observers) for p, seed in zip(programs, seeds, strict=True)]
-    parts = [_Part(roots)]
-    with _fewer_collections():
+    return [
+        Result(root.run.value if root.killed is None else None, root.log_weight, root.killed)
+        for root in play(programs, seeds, journal, observers)
+    ]
+
+
+def play(
+    programs: Iterable[Program[T]], seeds: Iterable[int | Key | Source], journal: Path | str | None,
+    observers: Sequence[Observer],
+) -> list[Root[T]]:  # fmt: skip
+    """`run_many`, for those who want to see the runs."""
+    programs, sources = list(programs), [source_of(seed) for seed in seeds]
+    if len(programs) != len(sources):
+        raise ValueError(f"{len(programs)} programs but {len(sources)} seeds: each program needs a seed of its own")
+    with Journal.opened(journal, programs, sources) as book, _fewer_collections():
+        roots = [
+            Root(Run(program), source, observers, book.record(i) if book else None)
+            for i, (program, source) in enumerate(zip(programs, sources, strict=True))
+        ]
+        parts = [_Part(roots)]
         while any(part.active for part in parts):
             if len(parts) == 1:
                 parts = parts[0].split()
             for part in parts:
                 part.finish()
                 part.begin()
-    return [Trace(root.run.value if root.log_weight > -math.inf else None, root.log_weight) for root in roots]
+        if book:
+            book.close_all()
+    return roots
 
 
 class _Part(Generic[T]):
     """Runs that share batches: they advance in rounds, all at once."""
 
-    def __init__(self, roots: list[_Root[T]]) -> None:
+    def __init__(self, roots: list[Root[T]]) -> None:
         self.active = roots
         self._groups: list[_Group] = []
+        self._open = False  # a round has begun and is not finished
 
     @property
     def waits(self) -> bool:
@@ -95,7 +127,7 @@ class _Part(Generic[T]):
             for root in self.active:
                 root.settle(groups)
             self.active = [root for root in self.active if root.active]
-            self._groups = list(groups.values())
+            self._groups, self._open = list(groups.values()), True
             for group in self._groups:
                 group.begin()
             if not self.active:
@@ -105,101 +137,138 @@ class _Part(Generic[T]):
         """Finish the round: wait for the answers and pass them on."""
         for group in self._groups:
             group.finish()
-        if self._groups:
+        if self._open:
             for root in self.active:
                 root.answer()
-        self._groups = []
+        self._groups, self._open = [], False
 
 
-class _Root(Generic[T]):
+class Root(Generic[T]):
     """One top-level run with its weight."""
 
-    __slots__ = ("_answers", "_grouped", "_keys", "_requests", "_twists", "log_weight", "observers", "run", "source")
+    __slots__ = (
+        "_answers", "_keys", "_requests", "_twists", "killed", "log_weight", "observers", "record", "run", "source",
+    )  # fmt: skip
 
-    def __init__(self, run: Run[T], source: Source, observers: Sequence[Observer]) -> None:
+    def __init__(self, run: Run[T], source: Source, observers: Sequence[Observer], record: Record | None) -> None:
         self.run = run
         self.source = source
         self._keys = source if isinstance(source, Keys) else None
-        self._grouped = {Call, Sample} if self._keys else {Call}  # what is answered in batches
         self.observers = observers
+        self.record = record
         self.log_weight = 0.0
+        self.killed: str | None = None
         self._twists = Twists()
-        self._requests: list[Request] = []  # of this round; empty when the run waits for a whole batch
+        self._requests: Sequence[Request | Run[Any]] = ()  # of this round; empty: the run waits for a whole batch
         self._answers: list[Any] = []
 
     @property
     def active(self) -> bool:
-        return not self.run.done and self.log_weight > -math.inf
+        return not self.run.done and self.killed is None
 
     def settle(self, groups: Groups) -> None:
         """Answer what needs no batch until only draws and calls are open; put those into their groups."""
-        self._requests = []
         while self.active:
-            batch = self.run.batch
-            if batch is not None and self._grouped.issuperset(map(type, batch.effect.branches)):
-                self._group(groups, batch.effect.branches, batch.address)
-                return
-            requests = self.run.requests()
-            immediate = [request for request in requests if type(request.effect) not in self._grouped]
-            for request in immediate:
-                answer = self._perform(request)
-                if self.log_weight == -math.inf:  # the program must not see an impossible world
+            run = self.run.focus
+            effect = run.effect
+            if effect is not None:
+                if not self._settled(run):
+                    self._requests = (run,)
+                    self._group(groups, (effect,), lambda _: run.address)
                     return
-                request.answer(answer)
-            if not immediate:
-                self._requests = requests
-                self._group(groups, [request.effect for request in requests], self._address)
+            elif run.batch is not None and self._keys:
+                self._requests, batch = (), run.batch
+                branches = batch.effect.branches
+                self._group(groups, branches, batch.address, self._keys.block(batch.address(0), len(branches)))
                 return
+            else:
+                requests = run.requests()
+                if not any([self._settled(request) for request in requests]):
+                    self._requests = requests
+                    self._group(groups, [r.effect for r in requests], lambda i: requests[i].address)
+                    return
         if self.run.done:
             self.log_weight -= self._twists.total()
 
     def answer(self) -> None:
         """Pass on the answers that the groups of this round have given."""
         answers, self._answers = self._answers, []
-        if self._requests:
-            for request, answer in zip(self._requests, answers, strict=True):
-                request.answer(answer)
-        elif self.active:
-            self.run.answer_batch(answers)
+        if not self._requests:
+            if self.active:
+                self.run.focus.answer_batch(answers)
+            return
+        for request, answer in zip(self._requests, answers, strict=True):
+            effect = request.effect
+            if effect is not None and effect.weighted and not self._weigh(answer[1], request):
+                return
+            request.answer(answer)
 
-    def _address(self, index: int) -> str:
-        return self._requests[index].address
+    def _settled(self, request: Request | Run[Any]) -> bool:
+        """Perform an effect that needs no batch; false if it does."""
+        effect = request.effect
+        kind = type(effect)
+        if self.killed is not None:  # by an effect beside this one: the program must not see an impossible world
+            return True
+        if kind is Call or (kind is Sample and self._keys):
+            return False
+        answer = None
+        if isinstance(effect, Weight):
+            run = request.run if isinstance(request, Request) else request
+            if not self._weigh(self._twists.change(effect, run), request):
+                return True
+        elif isinstance(effect, Note):
+            for observer in self.observers:
+                observer(request.address, effect)
+        else:
+            assert isinstance(effect, Sample) and not isinstance(self.source, Keys)
+            answer = self.source.draw(request.address, effect.dist)
+            if effect.weighted and not self._weigh(answer[1], request):
+                return True
+        request.answer(answer)
+        return True
 
-    def _group(self, groups: Groups, effects: Sequence[Any], address: Callable[[int], str]) -> None:
+    def _weigh(self, log_weight: float, request: Request | Run[Any]) -> bool:
+        """Multiply the weight; whether the run lives."""
+        self.log_weight += log_weight
+        if self.log_weight == -math.inf:
+            self.killed = request.address
+        return self.killed is None
+
+    def _group(
+        self, groups: Groups, effects: Sequence[Effect[Any]], address: Callable[[int], str], block: bytes = b""
+    ) -> None:
+        """Put draws and calls into their groups; `block` holds the digests of the draws' keys, if they are made."""
         answers = self._answers = [None] * len(effects)
+        record = self.record
         for i, effect in enumerate(effects):
+            if record is not None:
+                known, answers[i] = record.take(address(i), effect, partial(map, address, range(len(effects))))
+                if known:
+                    continue
             kind = type(effect)
             group = groups[kind, effect.family]
             if not group.effects:
                 group.address = partial(address, i)
             group.effects.append(effect)
             group.answers.append((answers, i))
+            if record is not None:
+                group.records[len(group.effects) - 1] = record, address(i)
             if kind is Sample:
                 assert self._keys is not None
-                group.keys.append(self._keys.key(address(i)))
-
-    def _perform(self, request: Request) -> Any:
-        effect = request.effect
-        if isinstance(effect, Weight):
-            self.log_weight += self._twists.change(request)
-        elif isinstance(effect, Note):
-            for observer in self.observers:
-                observer(request.address, effect)
-        else:
-            assert isinstance(effect, Sample) and isinstance(self.source, Tape)
-            return self.source.draw(request.address, effect.dist)
-        return None
+                digest = block[16 * i : 16 * i + 16] if block else self._keys.key(address(i)).digest
+                group.keys.append(digest)
 
 
 class _Group:
     """Effects of one family, answered by one batched call where there is one."""
 
-    __slots__ = ("_finish", "address", "answers", "effects", "keys", "waits")
+    __slots__ = ("_finish", "address", "answers", "effects", "keys", "records", "waits")
 
     def __init__(self) -> None:
         self.effects: list[Any] = []
-        self.keys: list[Key] = []  # of draws
+        self.keys: list[bytes] = []  # digests, of draws
         self.answers: list[tuple[list[Any], int]] = []  # where each answer goes
+        self.records: dict[int, tuple[Record, str]] = {}  # where each answer is written, and its address
         self.address: Callable[[], str] = str  # of the first effect
         self._finish: Callable[[], Sequence[Any]] = list
         self.waits = False  # for a device
@@ -207,11 +276,13 @@ class _Group:
     def begin(self) -> None:
         with self._noting():
             if self.keys:
-                self._finish, self.waits = begin_draws(self.keys, [effect.dist for effect in self.effects])
+                keys = KeyBlock(b"".join(self.keys))
+                self._finish, self.waits = begin_draws(keys, [effect.dist for effect in self.effects])
             elif (batch := self.effects[0].batch) is not None:
                 self._finish = partial(batch, [effect.args for effect in self.effects])
             else:
-                self._finish = lambda: [effect.fn(*effect.args) for effect in self.effects]
+                calls = Calls([partial(effect.fn, *effect.args) for effect in self.effects])
+                self._finish = partial(self._wait, calls)
 
     def finish(self) -> None:
         with self._noting():
@@ -221,8 +292,25 @@ class _Group:
                 f"{self.address()}: the batched call for {self.effects[0]!r} gave {len(answers)} answers "
                 f"to {len(self.effects)} questions"
             )
+        self._write(answers)
         for (place, i), answer in zip(self.answers, answers, strict=True):
             place[i] = answer
+
+    def _wait(self, calls: Calls) -> Sequence[Any]:
+        try:
+            return calls.finish()
+        except Exception:
+            self._write(calls.answers)  # what the others gave is not lost
+            raise
+
+    def _write(self, answers: Sequence[Any]) -> None:
+        books = set()
+        for i, (record, address) in self.records.items():
+            if answers[i] is not MISSING:
+                record.write(address, self.effects[i], answers[i])
+                books.add(record.journal)
+        for book in books:
+            book.flush()
 
     @contextmanager
     def _noting(self) -> Iterator[None]:

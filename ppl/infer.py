@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from ppl.host import Observer, run_many
@@ -16,20 +17,26 @@ Algorithm = Callable[[Program[T]], Program[Population[T]]]
 
 
 def infer(
-    program: Program[T], algorithm: Algorithm[T], seed: int | Key = 0, observers: Sequence[Observer] = ()
+    program: Program[T],
+    algorithm: Algorithm[T],
+    seed: int | Key = 0,
+    journal: Path | str | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Posterior[T]:
-    """Interpret `program` by `algorithm`. The same seed gives the same posterior.
+    """Interpret `program` by `algorithm`. The same seed gives the same posterior; `journal`: see `run_many`.
 
     Raises:
         TypeError: `program` is not what calling a `@ppl.program` function gives.
+        JournalError: the journal is of something else.
     """
-    return infer_many([program], algorithm, [seed], observers)[0]
+    return infer_many([program], algorithm, [seed], journal, observers)[0]
 
 
 def infer_many(
     programs: Iterable[Program[T]],
     algorithm: Algorithm[T],
     seeds: Iterable[int | Key],
+    journal: Path | str | None = None,
     observers: Sequence[Observer] = (),
 ) -> list[Posterior[T]]:
     """Interpret several programs together, sharing device calls.
@@ -39,10 +46,10 @@ def infer_many(
     if not callable(algorithm):
         raise TypeError(f"infer needs an algorithm like SMC(16), not {algorithm!r}")
     out: list[Posterior[T]] = []
-    for trace in run_many([algorithm(program) for program in programs], seeds, observers):
-        if not isinstance(trace.value, Population):
+    for result in run_many([algorithm(program) for program in programs], seeds, journal, observers):
+        if not isinstance(result.value, Population):
             raise TypeError(
-                f"infer needs an algorithm that gives a Population, like SMC(16); {algorithm!r} gave {trace!r}"
+                f"infer needs an algorithm that gives a Population, like SMC(16); {algorithm!r} gave {result!r}"
             )
-        out.append(Posterior(trace.value))
+        out.append(Posterior(result.value))
     return out

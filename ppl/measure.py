@@ -12,7 +12,8 @@ randomness.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +51,19 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
         NotFinite: naming the first site that has no table.
         TooManyPaths: saying how many were seen and how much prior probability they cover.
     """
+    search, answer = explore(program, max_paths), None
+    with suppress(StopIteration):
+        while True:
+            found = search.send(answer)
+            answer = None
+            if type(found) is Path:
+                yield found
+            else:
+                answer = found.fn(*found.args)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Call[Any], Any, None]:
+    """As `paths`, but whoever iterates performs the calls: a call is yielded, and its answer sent."""
     # One entry per draw or call of the current path: its remaining outcomes, the next one last.
     stack: list[list[tuple[Any, float]]] = []
     seen, covered = 0, 0.0
@@ -62,29 +76,33 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
         run, depth, probability, log_weight = Run(program), 0, 1.0, 0.0
         twists, choices = Twists(), {}
         while not run.done:
-            request = run.requests()[0]
-            effect = request.effect
+            request, effect = run, run.effect
+            if effect is None:
+                request = run.requests()[0]
+                effect = request.effect
             kind = type(effect)
             if kind is Sample or kind is Call:
-                if depth >= MAX_SITES:
-                    raise TooManyPaths(f"{program.name} has a path of more than {MAX_SITES} sites: bound its loops")
                 if depth == len(stack):
-                    stack.append(_outcomes(effect, request.address))
-                value, p = stack[depth][-1]
+                    if depth >= MAX_SITES:
+                        raise TooManyPaths(f"{program.name} has a path of more than {MAX_SITES} sites: bound its loops")
+                    stack.append([((yield effect), 1.0)] if kind is Call else _outcomes(effect, request.address))
+                answer, p = stack[depth][-1]
                 depth += 1
-                probability *= p
                 if kind is Sample:
-                    choices[request.address] = value
-                request.answer(value)
-                continue
-            if isinstance(effect, Weight):
-                log_weight += twists.change(request)
-                if log_weight == -math.inf:  # the program must not see an impossible world
-                    break
-            request.answer(None)
+                    choices[request.address] = answer
+                    probability *= p
+                    if effect.weighted:
+                        log_weight += answer[1]
+            else:
+                answer = None
+                if isinstance(effect, Weight):
+                    log_weight += twists.change(effect, request if request is run else request.run)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+            if log_weight == -math.inf:  # the program must not see an impossible world
+                break
+            request.answer(answer)
         seen, covered = seen + 1, covered + probability
         if run.done:
-            yield Path(run.result(), probability, log_weight - twists.total(), choices)
+            yield Path(run.value, probability, log_weight - twists.total(), choices)  # pyright: ignore[reportArgumentType]
         while stack and len(stack[-1]) == 1:
             stack.pop()
         if not stack:
@@ -93,8 +111,6 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
 
 
 def _outcomes(effect: Any, address: str) -> list[tuple[Any, float]]:
-    if isinstance(effect, Call):
-        return [(effect.fn(*effect.args), 1.0)]
     try:
         return table(effect.dist)[::-1]
     except NotFinite as error:

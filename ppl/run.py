@@ -7,14 +7,17 @@ answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from ppl.effects import Effect, Parallel, dropped
-from ppl.program import EXIT, Enter, Program
+from ppl.effects import Effect, Parallel, Scan
+from ppl.loop import Loop
+from ppl.program import EXIT, Enter, ForgottenAwait, Program, dropped
 
 T = TypeVar("T")
+Visit = Callable[[str, Effect[Any], Any, "Run[Any]"], None]  # gets address, effect, logged answer and run
 OPEN = object()  # in a log: a branch of a `parallel` that has no answer yet
 
 
@@ -27,32 +30,29 @@ class Request:
 
     __slots__ = ("effect", "index", "occurrence", "run")
 
-    def __init__(self, run: Run[Any], index: int, effect: Effect[Any], occurrence: int) -> None:
+    def __init__(self, run: Run[Any], index: int | None, effect: Effect[Any], occurrence: int) -> None:
         self.run = run
-        self.index = index  # which branch of a `parallel`
+        self.index = index  # which branch of a `parallel`; None: the effect stands alone
         self.effect = effect
         self.occurrence = occurrence
 
     @property
     def address(self) -> str:
         """Path of (name, occurrence) through enclosing calls, e.g. `solve/step:3`; occurrence 0 is not shown."""
-        return _address(self.run.scope, self.effect.name, self.occurrence)
+        return address_of(self.run.scope, self.effect.name, self.occurrence)
 
     def answer(self, value: Any) -> None:
         """Give the answer; the run goes on to its next effect once nothing else is open."""
-        run = self.run
-        if run.pending is self:
-            effect = self.effect
-            run.pending = None
-            run.log += (run.label(effect.name), effect.kind, value)
-            run._advance(value)
+        run, index = self.run, self.index
+        if index is None:
+            run.answer(value)
         else:
-            run.log[-1][3 * self.index + 2] = value
-            run._close(self.index, value)
+            run.log[-1][3 * index + 2] = value
+            run.close(index, value[0] if self.effect.weighted else value)
 
 
 class Batch:
-    """The effects of a `parallel` without programs, all open: answered at once by `Run.answer_batch`."""
+    """The draws and calls of a `parallel` of nothing else, all open: answered at once by `Run.answer_batch`."""
 
     __slots__ = ("effect", "occurrences", "run")
 
@@ -63,7 +63,7 @@ class Batch:
 
     def address(self, index: int) -> str:
         """As `Request.address`, of one branch."""
-        return _address(self.run.scope, self.effect.branches[index].name, self.occurrences[index])
+        return address_of(self.run.scope, self.effect.branches[index].name, self.occurrences[index])
 
 
 class Run(Generic[T]):
@@ -71,29 +71,32 @@ class Run(Generic[T]):
 
     `log` is a flat list of (name, kind, answer), three items an effect: so small because thousands of runs keep
     theirs. `kind` is what replay compares (see `Effect.kind`). The answer of a `Parallel` is again such a list, three
-    items a branch: `OPEN` where an effect has no answer yet, the log of the branch where that is a program.
-    `Run(program, log)` replays a log, complete or not.
+    items a branch: `OPEN` where an effect has no answer yet, the log of the branch where that is a program. The
+    answer of a `Scan` is a `Loop`. `Run(program, log)` replays a log, complete or not.
 
-    `pending` is the one open request outside a `Parallel`; `batch` stands for those of a `Parallel` of effects alone,
-    until `requests()` asks for them one by one.
+    `effect` is the one open effect outside a `Parallel`; `batch` stands for those of a `Parallel` of draws and calls
+    alone, until `requests()` asks for them one by one; `loop` is the open `Scan`.
 
     Raises:
         ReplayError: on replay, an effect differs from the recorded one.
-        TypeError: the program awaited something else than an effect or a program, or dropped an effect.
+        TypeError: the program awaited something else than an effect or a program, dropped an effect, or changed a
+            value that its clones share.
         ValueError: the name of a site contains `/` or `:`, which separate the parts of an address.
     """
 
     __slots__ = (
-        "_answers", "_branches", "_counts", "_outer", "_parent", "_send", "_waiting", "batch",
-        "done", "log", "pending", "program", "scope", "value",
+        "_answers", "_branches", "_counts", "_held", "_outer", "_parent", "_send", "_waiting", "batch", "done", "effect",
+        "log", "loop", "occurrence", "program", "scope", "twist_scope", "value",
     )  # fmt: skip
 
     def __init__(
         self,
         program: Program[T],
         log: Sequence[Any] = (),
+        visit: Visit | None = None,
         *,
         _scope: str | None = None,
+        _twist_scope: tuple[int, str] = (0, ""),
         _parent: tuple[Run[Any], int] | None = None,
     ) -> None:
         if not isinstance(program, Program):
@@ -103,18 +106,25 @@ class Run(Generic[T]):
         self.done = False
         self.value: T | None = None
         self.scope = f"{program.name}/" if _scope is None else _scope
+        self.twist_scope = _twist_scope
         self._outer: list[tuple[str, dict[str, int]]] = []  # scopes entered by awaiting sub-programs
         self._counts: dict[str, int] = {}
         self._parent = _parent
-        self.pending: Request | None = None
+        self.effect: Effect[Any] | None = None
+        self.occurrence = 0
         self.batch: Batch | None = None
-        self._branches: list[Request | Run[Any] | None] = []
+        self.loop: Loop | None = None
+        self._branches: Sequence[Request | Run[Any] | None] = ()
         self._answers: list[Any] = []  # of the branches of the open `parallel`
         self._waiting = 0  # branches still open
+        # A replay that goes to a later step of a `scan` need not make the first.
+        self._held = bool(log) and visit is None and log[1] is Scan
+        if program.shared:
+            program.check_arguments()
         self._send = program.start().send
         self._advance(None)
         if log:
-            self._replay(log)
+            self.replay(log, visit)
 
     def __del__(self) -> None:
         if hasattr(self, "_send"):
@@ -123,10 +133,27 @@ class Run(Generic[T]):
                 self._send.__self__.close()
             del dropped[known:]  # what a discarded run had made, and would have awaited later, is not forgotten
 
+    @property
+    def address(self) -> str:
+        """Of the one open effect: path of (name, occurrence) through enclosing calls, e.g. `solve/step:3`."""
+        assert self.effect is not None
+        return address_of(self.scope, self.effect.name, self.occurrence)
+
+    @property
+    def focus(self) -> Run[Any]:
+        """The run that asks: this one, or that of the current step of its open `scan`."""
+        run = self
+        while run.loop is not None:
+            assert run.loop.run is not None
+            run = run.loop.run
+        return run
+
     def requests(self) -> list[Request]:
         """The effects that wait for an answer: one, or one per open branch of a `parallel`; none when done."""
-        if self.pending is not None:
-            return [self.pending]
+        if self.effect is not None:
+            return [Request(self, None, self.effect, self.occurrence)]
+        if self.loop is not None:
+            return self.focus.requests()
         if self.batch is not None:
             self._open(self.batch)
         out: list[Request] = []
@@ -151,6 +178,17 @@ class Run(Generic[T]):
         """An independent run at the same point, by replay. A finished run is its own clone."""
         return self if self.done else Run(self.program, self.log)
 
+    def answer(self, value: Any) -> None:
+        """The answer of the one open effect; the run goes on to its next one."""
+        effect = self.effect
+        assert effect is not None
+        name = effect.name
+        self.log += (self.scope + name if self._outer else name, effect.kind, value)
+        if effect.weighted:
+            value = value[0]
+        self.effect = None
+        self._advance(value)
+
     def answer_batch(self, answers: list[Any]) -> None:
         """The answers of the whole `batch`, in order."""
         batch = self.batch
@@ -159,17 +197,18 @@ class Run(Generic[T]):
         slots: list[Any] = [None] * (3 * len(branches))
         slots[::3], slots[1::3] = [b.name for b in branches], [b.kind for b in branches]  # pyright: ignore[reportAttributeAccessIssue]
         slots[2::3] = answers
-        self.log += (self.label(batch.effect.name), Parallel, slots)
+        self.log += (self._label(batch.effect.name), Parallel, slots)
         self.batch = None
         self._advance(answers)
 
-    def label(self, name: str) -> str:
-        """The name under which the log holds an effect of the current scope."""
-        return self.scope + name if self._outer else name
-
-    def _close(self, index: int, value: Any) -> None:
-        """Branch `index` of the open `parallel` has its answer; after the last one the run goes on."""
-        self._branches[index] = None
+    def close(self, index: int, value: Any) -> None:
+        """Branch `index` of the open `parallel`, or the step of the open `scan`, has ended."""
+        if self.loop is not None:
+            self.loop.ended(value)
+            if self._iterate():
+                self._advance(self._leave())
+            return
+        self._branches[index] = None  # pyright: ignore[reportIndexIssue]
         self._answers[index] = value
         self._waiting -= 1
         if not self._waiting:
@@ -177,38 +216,55 @@ class Run(Generic[T]):
 
     def _advance(self, answer: Any) -> None:
         """Send the answer, and go on to the next effect that waits for one."""
-        effect = self._next(answer)
-        while type(effect) is Parallel:
-            if not self._fork(effect):
-                return
-            effect = self._next(self._answers)
-        if effect is not None:
-            self.pending = Request(self, 0, effect, self._count(effect.name))
-
-    def _next(self, answer: Any) -> Effect[Any] | None:
-        """Send the answer and go on to the next effect; None when the program returns."""
         known = len(dropped)
         while True:
             try:
                 effect = self._send(answer)
             except StopIteration as stop:
-                self._check_dropped(known)
-                if isinstance(stop.value, Effect | Program):
-                    raise TypeError(f"{self.scope[:-1]} returned {stop.value!r}: did you forget `await`?") from None
-                self.done, self.value = True, stop.value
-                if self._parent is not None:
-                    run, index = self._parent
-                    run._close(index, stop.value)
-                return None
+                if len(dropped) > known:
+                    self._check_dropped(known)
+                self._return(stop.value)
+                return
             except Exception as error:
                 del dropped[known:]
                 error.add_note(f"raised in {self.scope[:-1]}, after {len(self.log) // 3} answered effects")
                 raise
             if len(dropped) > known:
                 self._check_dropped(known)
-            if isinstance(effect, Effect):
-                return effect
-            answer = self._enter_or_exit(effect)
+            if not isinstance(effect, Effect):
+                answer = self._enter_or_exit(effect)
+                continue
+            kind = type(effect)
+            if kind is Parallel:
+                if not self._fork(effect):  # pyright: ignore[reportArgumentType]
+                    return
+                answer = self._answers
+            elif kind is Scan:
+                if not self._begin_loop(effect):  # pyright: ignore[reportArgumentType]
+                    return
+                answer = self._leave()
+            else:
+                name, counts = effect.name, self._counts
+                if name in counts:
+                    self.occurrence = counts[name] = counts[name] + 1
+                else:
+                    self.occurrence = self._count(name)
+                self.effect = effect
+                return
+
+    def _return(self, value: Any) -> None:
+        if isinstance(value, Effect | Program):
+            raise TypeError(f"{self.scope[:-1]} returned {value!r}: did you forget `await`?") from None
+        self.done, self.value = True, value
+        if self.program.shared:
+            self.program.check_arguments()
+        if self._parent is not None:
+            run, index = self._parent
+            run.close(index, value)
+
+    def _label(self, name: str) -> str:
+        """The name under which the log holds an effect of the current scope."""
+        return self.scope + name if self._outer else name
 
     def _count(self, name: str) -> int:
         """How often the name has been used in this scope; counts this use."""
@@ -225,7 +281,7 @@ class Run(Generic[T]):
 
     def _enter_or_exit(self, signal: Any) -> None:
         if type(signal) is Enter:
-            scope = _address(self.scope, signal.name, self._count(signal.name)) + "/"
+            scope = address_of(self.scope, signal.name, self._count(signal.name)) + "/"
             self._outer.append((self.scope, self._counts))
             self.scope, self._counts = scope, {}
         elif signal is EXIT:
@@ -237,14 +293,26 @@ class Run(Generic[T]):
             )
 
     def _check_dropped(self, known: int) -> None:
-        if names := ", ".join(dropped[known:]):
-            del dropped[known:]
-            raise TypeError(f"{self.scope[:-1]}: {names} was made but never awaited")
+        lost = dropped[known:]
+        del dropped[known:]
+        if effects := ", ".join(name for name in lost if not name.startswith("<")):
+            raise TypeError(f"{self.scope[:-1]}: {effects} was made but never awaited")
+        warnings.warn(f"{self.scope[:-1]}: {', '.join(lost)} was made but never awaited", ForgottenAwait, stacklevel=2)
+
+    # `parallel`
 
     def _fork(self, effect: Parallel) -> bool:
         """Open the branches of a `parallel`; true if there is nothing to wait for."""
-        batch = Batch(self, effect, [self._count(branch.name) for branch in effect.branches])
-        if effect.programs or not effect.branches:
+        counts, occurrences = self._counts, list[int]()
+        for branch in effect.branches:
+            name = branch.name
+            if name in counts:
+                count = counts[name] = counts[name] + 1
+            else:
+                count = self._count(name)
+            occurrences.append(count)
+        batch = Batch(self, effect, occurrences)
+        if not effect.simple or not occurrences:
             return self._open(batch)
         self.batch = batch
         return False
@@ -255,7 +323,7 @@ class Run(Generic[T]):
         count = len(effect.branches)
         slots: list[Any] = []
         branches: list[Request | Run[Any] | None] = [None] * count
-        self.log += (self.label(effect.name), Parallel, slots)
+        self.log += (self._label(effect.name), Parallel, slots)
         # One more than there are: a branch that returns at once must not send this run on.
         self._branches, self._answers, self._waiting = branches, [None] * count, count + 1
         for index, (branch, occurrence) in enumerate(zip(effect.branches, batch.occurrences, strict=True)):
@@ -263,32 +331,102 @@ class Run(Generic[T]):
                 branches[index] = Request(self, index, branch, occurrence)
                 slots += (branch.name, branch.kind, OPEN)
             else:
-                run = Run(branch, _scope=_address(self.scope, branch.name, occurrence) + "/", _parent=(self, index))
+                run = Run(
+                    branch,
+                    _scope=address_of(self.scope, branch.name, occurrence) + "/",
+                    _twist_scope=self.twist_scope,
+                    _parent=(self, index),
+                )
                 branches[index] = None if run.done else run
                 slots += (branch.name, Program, run.log)
         self._waiting -= 1
         return not self._waiting
 
-    def _replay(self, log: Sequence[Any]) -> None:
+    # `scan`
+
+    def _begin_loop(self, effect: Scan[Any, Any]) -> bool:
+        """Start the first step; true if there is nothing to wait for."""
+        self.loop = Loop(effect)
+        self.log += (self._label(effect.name), Scan, self.loop)
+        return not self._held and self._iterate()
+
+    def _iterate(self) -> bool:
+        """Start steps until one waits for an answer; true if there is no further step."""
+        loop = self.loop
+        assert loop is not None
+        while not loop.over:
+            program = loop.program(self.scope)
+            occurrence = self._count(program.name)
+            if loop.first is None:
+                loop.first, loop.name = occurrence, program.name
+            occurrence = self._counts[program.name] = loop.first + loop.count  # a replay leaves steps out
+            scope = address_of(self.scope, program.name, occurrence) + "/"
+            length, before = self.twist_scope
+            # For twists all steps are one scope, which is no other's: no address has a star in it.
+            own = f"{before}{self.scope[length:]}{address_of('', program.name, loop.first)}*/"
+            run = Run(program, _scope=scope, _twist_scope=(len(scope), own))
+            loop.log = run.log
+            if not run.done:
+                run._parent = self, 0
+                loop.run = run
+                return False
+            loop.ended(run.value)
+        return True
+
+    def _leave(self) -> tuple[Any, list[Any]]:
+        """The answer of the loop that is over."""
+        loop, self.loop = self.loop, None
+        assert loop is not None
+        return loop.carry, loop.outputs()
+
+    # replay
+
+    def replay(self, log: Sequence[Any], visit: Visit | None = None) -> None:
         """Feed the answers of a log, comparing what was asked with what is asked now."""
         for at in range(0, len(log), 3):
             name, kind, answer = log[at], log[at + 1], log[at + 2]
-            request = self.pending
-            if request is not None:
-                effect = request.effect
-                if self.label(effect.name) != name or effect.kind != kind:
-                    raise _replay_error(request.address, self.label(effect.name), effect.kind, name, kind)
-                request.answer(answer)
+            effect = self.effect
+            self._held = visit is None and at + 4 < len(log) and log[at + 4] is Scan
+            if effect is not None:
+                if self._label(effect.name) != name or effect.kind != kind:
+                    raise _replay_error(self.address, self._label(effect.name), effect.kind, name, kind)
+                if visit is not None:
+                    visit(self.address, effect, answer, self)
+                self.answer(answer)
                 continue
             if self.batch is not None and kind is Parallel:
                 self._open(self.batch)
-            if len(self.log) == at or self.log[at] != name or kind is not Parallel:
-                now = "the program returned" if self.done else "the program asks for a parallel"
+            if len(self.log) == at or self.log[at] != name or self.log[at + 1] is not kind:
+                now = "the program returned" if self.done else "the program asks for a parallel or a scan"
                 raise ReplayError(f"{self.scope}{name}: {now} where {_kind_name(kind)} was recorded")
-            # The parallel is open here, or its programs have returned at once and the run is past it already.
-            self._replay_branches(answer, self.log[at + 2], at + 3 == len(self.log))
+            # What was recorded is open here, or has ended at once and the run is past it already.
+            is_open = at + 3 == len(self.log) and not self.done
+            if kind is Parallel:
+                self._replay_branches(answer, self.log[at + 2], is_open, visit)
+            elif is_open and self.loop is not None:
+                self._replay_loop(answer, visit)
 
-    def _replay_branches(self, recorded: Sequence[Any], slots: Sequence[Any], is_open: bool) -> None:
+    def _replay_loop(self, recorded: Loop, visit: Visit | None) -> None:
+        loop = self.loop
+        assert loop is not None
+        if visit is not None:  # visits every step
+            for log in [*recorded.logs(), *([] if recorded.over else [recorded.log])]:
+                if self.loop is not loop:
+                    raise ReplayError(f"{self.scope[:-1]}: the scan ended earlier than it did when recorded")
+                if loop.run is not None:
+                    loop.run.replay(log, visit)
+            return
+        if loop.run is None or recorded.count:
+            loop.jump(recorded, self.scope)
+            if self._iterate():
+                self._advance(self._leave())
+                return
+        assert loop.run is not None
+        loop.run.replay(recorded.log)
+
+    def _replay_branches(
+        self, recorded: Sequence[Any], slots: Sequence[Any], is_open: bool, visit: Visit | None
+    ) -> None:
         if len(recorded) != len(slots):
             raise ReplayError(
                 f"{self.scope[:-1]}: replay met a parallel of {len(slots) // 3} where one of {len(recorded) // 3} was "
@@ -301,12 +439,15 @@ class Run(Generic[T]):
                 raise _replay_error(self.scope + slots[index], slots[index], slots[index + 1], name, kind)
             branch = branches[index // 3] if is_open else None
             if isinstance(branch, Run):
-                branch._replay(answer)
+                branch.replay(answer, visit)
             elif branch is not None and answer is not OPEN:
+                if visit is not None:
+                    visit(branch.address, branch.effect, answer, self)
                 branch.answer(answer)
 
 
-def _address(scope: str, name: str, occurrence: int) -> str:
+def address_of(scope: str, name: str, occurrence: int) -> str:
+    """The address of a site in a scope (which ends in `/`); occurrence 0 is not shown."""
     return f"{scope}{name}:{occurrence}" if occurrence else scope + name
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ppl.distributions import Categorical
-from ppl.effects import factor, parallel, sample, twist
+from ppl.language import factor, parallel, sample, twist
 from ppl.program import Program
 
 T = TypeVar("T")

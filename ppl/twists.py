@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ppl.effects import Factor, Twist
-from ppl.run import Request
+from typing import Any
+
+from ppl.effects import Twist, Weight
+from ppl.run import Run
 
 
 class Twists:
@@ -17,16 +19,16 @@ class Twists:
     def copy(self) -> Twists:
         """The same twists, standing on another run."""
         other = Twists()
-        other._standing = dict(self._standing)
+        if self._standing:
+            other._standing = dict(self._standing)
         return other
 
-    def change(self, request: Request) -> float:
-        """By how much a factor or twist changes the log weight."""
-        effect = request.effect
-        if type(effect) is Factor:
+    def change(self, effect: Weight, run: Run[Any]) -> float:
+        """By how much a factor or twist of a run changes the log weight."""
+        if type(effect) is not Twist:
             return effect.log_weight
-        assert isinstance(effect, Twist)
-        key = request.run.scope + effect.name
+        length, scope = run.twist_scope
+        key = f"{scope}{run.scope[length:]}{effect.name}"
         change = effect.log_weight - self._standing.get(key, 0.0)
         self._standing[key] = effect.log_weight
         return change

@@ -207,7 +207,7 @@ def test_notes_reach_observers_with_their_address_and_change_nothing() -> None:
         return await clean()
 
     heard: list[tuple[str, dict[str, Any]]] = []
-    trace = run(noisy(), 0, [lambda address, note: heard.append((address, note.data))])
+    trace = run(noisy(), 0, observers=[lambda address, note: heard.append((address, note.data))])
     assert heard == [("noisy/progress", {"done": 0.5})]
     assert trace.value is run(noisy(), 0).value
     assert measure(noisy()) == measure(clean())

@@ -286,7 +286,7 @@ def test_twists_stand_by_scope_and_name() -> None:
 
     run, twists, changes = Run(twice()), Twists(), list[float]()
     while not run.done:
-        changes.append(twists.change(run.requests()[0]))
+        changes.append(twists.change(run.effect, run))
         run.requests()[0].answer(None)
     assert changes == [1.0, 1.0, 1.5, 1.5]
     assert twists.total() == math.fsum(changes) == 5.0

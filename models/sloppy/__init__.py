@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppl.distributions import log_odds
-from ppl.effects import condition, factor, sample
+from ppl.language import condition, factor, sample
 from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel, StepReward, load
 from ppl.models.sloppy import task

@@ -26,8 +26,8 @@ from ppl import (
     twist,
     uniform,
 )
-from ppl.effects import factor
 from ppl.inference.resampling import Resampler
+from ppl.language import factor
 from ppl.measure import TooManyPaths, paths
 from ppl.testing import Draw, Fork, Guide, Score, Tiny, assert_proper, programs
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ppl import Categorical, Multinomial, Program, Systematic, collapse, factor, sample, uniform
+from ppl.effects import Weight
 from ppl.inference import weights
 from ppl.inference.population import Particle, Particles, Population
 from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Vector
-from ppl.run import Request
+from ppl.run import Run
 from ppl.testing import Branch, Draw, Guide, Loop, Score, Stop, Tiny, assert_proper, assert_same_measure
 from ppl.twists import Twists
 
@@ -160,9 +161,9 @@ class AddedTwists(Twists):
         other._standing = dict(self._standing)
         return other
 
-    def change(self, request: Request) -> float:
-        super().change(request)
-        return request.effect.log_weight  # pyright: ignore[reportAttributeAccessIssue]
+    def change(self, effect: Weight, run: Run[Any]) -> float:
+        super().change(effect, run)
+        return effect.log_weight
 
 
 class TwistsAdded(Particles[Any]):

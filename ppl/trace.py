@@ -1,0 +1,330 @@
+"""Traces: everything one run of a program did, address by address.
+
+>>> from ppl import Bernoulli, factor, program, sample
+>>> @program
+... async def coin():
+...     heads = await sample("heads", Bernoulli(1.0))
+...     await factor("likelihood", -0.5)
+...     return heads
+>>> t = trace(coin(), seed=0)
+>>> t["coin/heads"], t.factors, t.log_joint
+(True, {'coin/likelihood': -0.5}, -0.5)
+>>> replay(coin(), t) == t
+True
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ppl import codec
+from ppl.distributions import Distribution, log_probs
+from ppl.effects import Call, Effect, Factor, Sample, Twist, Weight
+from ppl.host import play
+from ppl.program import Program
+from ppl.run import ReplayError, Run
+from ppl.source import Key
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+T = TypeVar("T")
+FORMAT = 1
+Given = Callable[[str, Effect[Any]], Any]  # the logged answer to a draw or call at an address
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One draw."""
+
+    address: str
+    value: Any
+    dist: Distribution[Any] = field(compare=False)
+    log_prob: float
+    """Natural log of the probability (or density) of the value under `dist`, not under a proposal."""
+    log_weight: float = 0.0
+    """Of a draw with a proposal: log target - log proposal."""
+
+    @property
+    def draw(self) -> Any:
+        """What the driver answered."""
+        return (self.value, self.log_weight) if getattr(self.dist, "weighted", False) else self.value
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping[str, Any], Generic[T]):
+    """What one run did; as a mapping: address -> value drawn there.
+
+    Two traces are equal when all but the program and the distribution objects are.
+    """
+
+    program: Program[T]
+    choices: dict[str, Choice]
+    factors: dict[str, float]
+    """Log weights by address, those of `observe` and `condition` too."""
+    twists: dict[str, float]
+    """Log values by address; they leave the target alone."""
+    calls: dict[str, Any]
+    """Answers by address."""
+    value: T | None
+    """What the program returned; None if it was killed."""
+    killed: str | None = None
+    """The address of the factor or draw of weight zero."""
+
+    def __getitem__(self, address: str) -> Any:
+        return self.choices[address].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.choices)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trace) and _same(_content(self), _content(other))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @cached_property
+    def log_prior(self) -> float:
+        """Sum of the log probabilities of the choices."""
+        return math.fsum(choice.log_prob for choice in self.choices.values())
+
+    @cached_property
+    def log_likelihood(self) -> float:
+        """Sum of the factors; `-inf` for a run that was killed."""
+        return -math.inf if self.killed is not None else math.fsum(self.factors.values())
+
+    @property
+    def log_joint(self) -> float:
+        """log prior + log likelihood: the log density of this trace in the program's measure."""
+        return self.log_prior + self.log_likelihood
+
+    @cached_property
+    def log_weight(self) -> float:
+        """What the run weighs as a sample: log likelihood, and target over proposal of its draws."""
+        return self.log_likelihood + math.fsum(choice.log_weight for choice in self.choices.values())
+
+    def to_json(self) -> str:
+        """As JSON, without loss; `Trace.from_json` reads it.
+
+        Raises:
+            TypeError: a value has no JSON form; names its address.
+        """
+        return json.dumps(
+            {
+                "ppl trace": FORMAT,
+                "program": self.program.name,
+                "choices": {a: _stored(a, c.dist, c.draw) + [c.log_prob] for a, c in self.choices.items()},
+                "factors": {a: codec.encode(w) for a, w in self.factors.items()},
+                "twists": {a: codec.encode(w) for a, w in self.twists.items()},
+                "calls": {a: _stored(a, None, answer)[1] for a, answer in self.calls.items()},
+                "killed": self.killed,
+            },
+            allow_nan=False,
+        )
+
+    @staticmethod
+    def from_json(text: str, program: Program[T]) -> Trace[T]:
+        """The trace of `program` that `to_json` wrote: its choices are replayed, its calls not repeated.
+
+        Raises:
+            ValueError: no trace.
+            ReplayError: of another program, or one that has changed; names the first difference.
+        """
+        try:
+            data = json.loads(text)
+            choices, calls = data["choices"], data["calls"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError("this is not the JSON of a trace") from None
+        if data["program"] != program.name:
+            raise ReplayError(f"the trace is of the program {data['program']!r}, not of {program.name!r}")
+
+        def given(address: str, effect: Effect[Any]) -> Any:
+            if isinstance(effect, Call):
+                return codec.decode(calls[address])
+            kind, draw, _ = choices[address]
+            now = type(effect.dist).__name__  # pyright: ignore[reportAttributeAccessIssue]
+            if kind != now:
+                raise ReplayError(f"{address}: the program draws from {now} where {kind} was recorded")
+            return getattr(effect.dist, "decode", codec.decode)(draw)  # pyright: ignore[reportAttributeAccessIssue]
+
+        out = _replayed(program, given, {*choices}, {*calls}, data["killed"])
+        again = json.loads(out.to_json())
+        for part in ("choices", "factors", "twists"):
+            for address, recorded in data[part].items():
+                if again[part].get(address) != recorded:
+                    raise ReplayError(
+                        f"{address}: the program now gives {again[part].get(address)} where {recorded} was recorded"
+                    )
+        return out
+
+    def table(self) -> Table:
+        """A rich table: one line a site."""
+        from rich.table import Table
+
+        out = Table("address", "value", "log prob or weight", "distribution", title=str(self))
+        for choice in self.choices.values():
+            out.add_row(choice.address, _short(choice.value), f"{choice.log_prob:.4f}", _short(choice.dist))
+        for kind, weights in (("factor", self.factors), ("twist", self.twists)):
+            for address, log_weight in weights.items():
+                out.add_row(address, "", f"{log_weight:+.4f}", kind)
+        for address, answer in self.calls.items():
+            out.add_row(address, _short(answer), "", "call")
+        return out
+
+    def __rich__(self) -> Table:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        table = self.table()
+        columns = [[escape(str(cell)) for cell in column.cells] for column in table.columns]
+        head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+        rows = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*columns, strict=True))
+        return f"<table><caption>{escape(str(self))}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+
+    def __repr__(self) -> str:
+        end = f"killed at {self.killed}" if self.killed is not None else f"value={_short(self.value)}"
+        return f"Trace({self.program.name}: {len(self)} choices, log_joint={self.log_joint:.4f}, {end})"
+
+
+def trace(program: Program[T], seed: int | Key = 0) -> Trace[T]:
+    """Run a program once and keep everything it did; a run of weight zero ends where it was killed."""
+    (root,) = play([program], [seed], None, ())
+    return trace_of(root.run, root.killed)
+
+
+def replay(program: Program[T], trace: Trace[Any]) -> Trace[T]:
+    """The trace of `program` with the choices and answers of another one. Law: `replay(t.program, t) == t`.
+
+    Raises:
+        ReplayError: the program asks for a draw or a call that the trace does not hold, or not for one that it holds.
+    """
+
+    def given(address: str, effect: Effect[Any]) -> Any:
+        return trace.calls[address] if isinstance(effect, Call) else _draw(trace.choices[address], effect)
+
+    return _replayed(program, given, {*trace.choices}, {*trace.calls}, trace.killed)
+
+
+def trace_of(run: Run[T], killed: str | None = None) -> Trace[T]:
+    """The trace of a run of any driver, from its log. `killed` names the site that gave it weight zero, if one did."""
+    draws: list[tuple[str, Distribution[Any], Any]] = []
+    factors, twists, calls = dict[str, float](), dict[str, float](), dict[str, Any]()
+
+    def visit(address: str, effect: Effect[Any], answer: Any, _: Run[Any]) -> None:
+        if isinstance(effect, Sample):
+            draws.append((address, effect.dist, answer))
+        elif isinstance(effect, Call):
+            calls[address] = answer
+        elif isinstance(effect, Factor):
+            factors[address] = effect.log_weight
+        elif isinstance(effect, Twist):
+            twists[address] = effect.log_weight
+
+    again = Run(run.program, run.log, visit)
+    if killed is not None:
+        for request in again.requests():
+            if request.address == killed and isinstance(request.effect, Weight):
+                visit(killed, request.effect, None, again)
+    value = again.value if killed is None else None
+    return Trace(run.program, {c.address: c for c in _scored(draws)}, factors, twists, calls, value, killed)
+
+
+def _scored(draws: list[tuple[str, Distribution[Any], Any]]) -> list[Choice]:
+    """Choices with their log probabilities, a batch for each family."""
+    families: dict[Any, list[int]] = {}
+    for i, (_, dist, _) in enumerate(draws):
+        families.setdefault((type(dist), dist.family), []).append(i)
+    out: list[Any] = [None] * len(draws)
+    for members in families.values():
+        pairs = [draws[i][2] if getattr(draws[i][1], "weighted", False) else (draws[i][2], 0.0) for i in members]
+        scores = log_probs([draws[i][1] for i in members], [value for value, _ in pairs])
+        for i, (value, log_weight), log_prob in zip(members, pairs, scores, strict=True):
+            out[i] = Choice(draws[i][0], value, draws[i][1], log_prob, log_weight)
+    return out
+
+
+def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:
+    """Run a program with given answers, as far as they and the weights let it come."""
+    run, left, moved = Run(program), choices | calls, True
+    killers: list[str] = []
+    while moved and not run.done:
+        moved, killers, missing = False, [], ""
+        for request in run.requests():
+            effect, address, answer = request.effect, request.address, None
+            if isinstance(effect, Sample | Call):
+                if address not in (calls if isinstance(effect, Call) else choices):
+                    missing = missing or f"{address}: the program asks for {effect!r}, which the trace does not hold"
+                    continue
+                answer = given(address, effect)
+                left.discard(address)
+            if (
+                effect.log_weight if isinstance(effect, Weight) else answer[1] if effect.weighted else 0.0
+            ) == -math.inf:
+                killers.append(address)
+            else:
+                request.answer(answer)
+                moved = True
+        if not moved and not killers and killed is None:
+            raise ReplayError(missing)
+    if left:
+        raise ReplayError(f"{min(left)}: the trace holds this site, but {program.name} did not come there")
+    if not run.done and killed not in killers:
+        killed = killers[0] if killers else killed
+    return trace_of(run, None if run.done else killed)
+
+
+def _draw(choice: Choice, effect: Effect[Any]) -> Any:
+    """The logged answer that gives an effect the value of a choice."""
+    if not effect.weighted:
+        return choice.value
+    if getattr(choice.dist, "weighted", False):
+        return choice.draw
+    assert isinstance(effect, Sample)
+    return choice.value, weigh(effect.dist, choice.value, choice.address)
+
+
+def weigh(dist: Any, value: Any, address: str) -> float:
+    """The log weight that a draw of `value` from a properly weighted distribution has.
+
+    Raises:
+        TypeError: it cannot be told from the value alone.
+    """
+    if not hasattr(dist, "weigh"):
+        raise TypeError(f"{address}: {dist!r} cannot weigh a value that it did not draw (it has no method `weigh`)")
+    return dist.weigh(value)
+
+
+def _stored(address: str, dist: Any, value: Any) -> list[Any]:
+    try:
+        return [type(dist).__name__, getattr(dist, "encode", codec.encode)(value)]
+    except TypeError as error:
+        raise TypeError(f"{address}: {error}") from None
+
+
+def _content(trace: Trace[Any]) -> tuple[Any, ...]:
+    choices = {a: (c.value, c.log_prob, c.log_weight) for a, c in trace.choices.items()}
+    return choices, trace.factors, trace.twists, trace.calls, trace.value, trace.killed
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality that looks into arrays."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+    equal = a == b
+    return bool(equal.all()) and a.shape == b.shape if hasattr(equal, "all") else bool(equal)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.distributions import Categorical
-from ppl.effects import Effect, Weight
+from ppl.effects import Effect, Factor, Weight
 from ppl.inference import weights
 from ppl.language import factor, parallel, sample
 from ppl.program import Program
@@ -115,60 +115,63 @@ class Particles(Generic[T]):
         moving = [particle for particle in self.members if particle.active]
         while moving:
             asked: list[Effect[Any]] = []
-            waiting: list[tuple[Particle[T], Sequence[Request] | None]] = []  # None: for one effect of its own
+            waiting: list[tuple[Particle[T], Run[Any], Sequence[Request] | None]] = []  # None: for the run's one effect
             for particle in moving:
                 run = particle.run if particle.run.loop is None else particle.run.focus
                 effect = run.effect
                 if effect is None:
-                    self._ask(particle, run.requests(), asked, waiting)
+                    self._ask(particle, run, asked, waiting)
                 elif isinstance(effect, Weight):
-                    self._weigh(particle, effect, run)
+                    self._weigh(particle, effect, run, run)
                 else:
                     asked.append(effect.raw if effect.weighted else effect)  # pyright: ignore[reportAttributeAccessIssue]
-                    waiting.append((particle, None))
+                    waiting.append((particle, run, None))
             if not asked:
                 return
             answers = iter(await parallel(*asked))
-            moving = [particle for particle, requests in waiting if self._go_on(particle, requests, answers)]
+            moving = []
+            for particle, run, requests in waiting:
+                if requests is None:
+                    answer = next(answers)
+                    if not run.effect.weighted or self._weigh_draw(particle, answer, run.address):  # pyright: ignore[reportOptionalMemberAccess]
+                        run.answer(answer)
+                else:
+                    self._answer(particle, requests, [next(answers) for _ in requests])
+                if particle.run.done:
+                    particle.finish()
+                elif particle.log_weight > -math.inf:
+                    moving.append(particle)
 
     def _ask(
-        self, particle: Particle[T], requests: Sequence[Request], asked: list[Effect[Any]],
-        waiting: list[tuple[Particle[T], Sequence[Request] | None]],
+        self, particle: Particle[T], run: Run[Any], asked: list[Effect[Any]],
+        waiting: list[tuple[Particle[T], Run[Any], Sequence[Request] | None]],
     ) -> None:  # fmt: skip
         """Of a particle with several open effects: perform a factor or twist, or ask for all of them."""
+        requests = run.requests()
         for request in requests:
             if isinstance(request.effect, Weight):
                 self._weigh(particle, request.effect, request.run, request)
                 return
         asked += [request.effect.raw if request.effect.weighted else request.effect for request in requests]  # pyright: ignore[reportAttributeAccessIssue]
-        waiting.append((particle, requests))
+        waiting.append((particle, run, requests))
 
-    def _go_on(self, particle: Particle[T], requests: Sequence[Request] | None, answers: Iterator[Any]) -> bool:
-        """Give a particle its answers; whether there is more to ask before its next factor."""
-        if requests is None:
-            run = particle.run if particle.run.loop is None else particle.run.focus
-            assert run.effect is not None
-            answer = next(answers)
-            if not run.effect.weighted or self._weigh_draw(particle, answer, run.address):
-                run.answer(answer)
-        else:
-            for request, answer in zip(requests, [next(answers) for _ in requests], strict=True):
-                if particle.log_weight == -math.inf:
-                    break
-                if not request.effect.weighted or self._weigh_draw(particle, answer, request.address):
-                    request.answer(answer)
-        if particle.run.done:
-            particle.finish()
-            return False
-        return particle.log_weight > -math.inf
+    def _answer(self, particle: Particle[T], requests: Sequence[Request], answers: Sequence[Any]) -> None:
+        """Give a particle the answers to several effects, as long as their weights let it live."""
+        for request, answer in zip(requests, answers, strict=True):
+            if request.effect.weighted and not self._weigh_draw(particle, answer, request.address):
+                return
+            request.answer(answer)
 
-    def _weigh(self, particle: Particle[T], effect: Weight, run: Run[Any], request: Request | None = None) -> None:
+    def _weigh(self, particle: Particle[T], effect: Weight, run: Run[Any], asker: Run[Any] | Request) -> None:
         """Perform a factor or twist."""
-        particle.log_weight += particle.twists.change(effect, run)
-        if particle.log_weight == -math.inf:
-            self.killed[request.address if request else run.address] += 1
+        if type(effect) is Factor:
+            particle.log_weight += effect.log_weight
         else:
-            (request or run).answer(None)
+            particle.log_weight += particle.twists.change(effect, run)
+        if particle.log_weight == -math.inf:
+            self.killed[asker.address] += 1
+        else:
+            asker.answer(None)
             if particle.run.done:
                 particle.finish()
 

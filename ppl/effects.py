@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ppl.distributions import Distribution, as_distribution
+from ppl.distributions import Categorical, Distribution, as_distribution
 from ppl.program import MustAwait, Program, dropped
 
 T = TypeVar("T")
@@ -65,9 +65,7 @@ class Sample(Effect[T]):
         self._awaited = True  # not forgotten should a check below raise
         self.name = name
         self.dist = dist
-        try:
-            dist.family, dist.log_prob  # noqa: B018
-        except AttributeError:
+        if type(dist) is not Categorical:  # the distribution of tight loops
             self.dist = dist = as_distribution(dist, f"sample({name!r}, ...)")
         self.weighted: bool = getattr(dist, "weighted", False)
         self._awaited = False

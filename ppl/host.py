@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -174,7 +175,7 @@ class Root(Generic[T]):
             if effect is not None:
                 if not self._settled(run):
                     self._requests = (run,)
-                    self._group(groups, (effect,), lambda _: run.address)
+                    self._group(groups, (effect,), self._address)
                     return
             elif run.batch is not None and self._keys:
                 self._requests, batch = (), run.batch
@@ -183,9 +184,10 @@ class Root(Generic[T]):
                 return
             else:
                 requests = run.requests()
-                if not any([self._settled(request) for request in requests]):
+                settled = [self._settled(request) for request in requests]
+                if not any(settled):
                     self._requests = requests
-                    self._group(groups, [r.effect for r in requests], lambda i: requests[i].address)
+                    self._group(groups, [request.effect for request in requests], self._address)
                     return
         if self.run.done:
             self.log_weight -= self._twists.total()
@@ -202,6 +204,9 @@ class Root(Generic[T]):
             if effect is not None and effect.weighted and not self._weigh(answer[1], request):
                 return
             request.answer(answer)
+
+    def _address(self, index: int) -> str:
+        return self._requests[index].address
 
     def _settled(self, request: Request | Run[Any]) -> bool:
         """Perform an effect that needs no batch; false if it does."""
@@ -239,7 +244,15 @@ class Root(Generic[T]):
     ) -> None:
         """Put draws and calls into their groups; `block` holds the digests of the draws' keys, if they are made."""
         answers = self._answers = [None] * len(effects)
-        record = self.record
+        record, family = self.record, effects[0].family
+        if block and record is None and type(effects[0]) is Sample and all([e.family is family for e in effects]):
+            group = groups[Sample, family]  # what follows, for all of them at once
+            if not group.effects:
+                group.address = partial(address, 0)
+            group.effects += effects
+            group.answers += zip(repeat(answers), range(len(effects)), strict=False)
+            group.keys.append(block)
+            return
         for i, effect in enumerate(effects):
             if record is not None:
                 known, answers[i] = record.take(address(i), effect, partial(map, address, range(len(effects))))
@@ -266,7 +279,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.effects: list[Any] = []
-        self.keys: list[bytes] = []  # digests, of draws
+        self.keys: list[bytes] = []  # digests of the draws, in pieces
         self.answers: list[tuple[list[Any], int]] = []  # where each answer goes
         self.records: dict[int, tuple[Record, str]] = {}  # where each answer is written, and its address
         self.address: Callable[[], str] = str  # of the first effect

@@ -50,7 +50,7 @@ class Loop:
         """The current step has returned `value`."""
         self.carry, output = pair(value)
         self.past = self.past, self.log, output
-        self.run, self.count = None, self.count + 1
+        self.run, self.log, self.count = None, [], self.count + 1
         self.over = self.count >= len(self.effect.xs) or type(value) is Last
         self._marks = prints((self.carry,), self.carry if isinstance(self.carry, tuple) else ())
 
@@ -60,6 +60,14 @@ class Loop:
             check_print(f"{scope[:-1]}: the carry of a scan", value, before)
         self.carry, self.count, self.past = recorded.carry, recorded.count, recorded.past
         self.over, self._marks, self.run = recorded.over, recorded._marks, None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loop) and self._state() == other._state()
+
+    __hash__ = None
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.count, self.over, self.carry, self._steps(), self.log
 
     def logs(self) -> list[list[Any]]:
         """Of the steps that have ended, in order."""

@@ -4,31 +4,74 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ppl import display, export, runs, saved
+from ppl.answers import Answers, Vote
 from ppl.inference import weights
 from ppl.inference.population import Population, Step
+from ppl.source import Key
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.console import Group
 
 T = TypeVar("T")
 U = TypeVar("U")
-Vote = Literal["weighted", "majority", "argmax"]
 
 
 class ZeroEvidence(ValueError):
     """Every particle has weight zero, so there is no posterior to ask."""
 
 
-class Posterior(Generic[T]):
-    """Values with log weights. Particles of weight zero count for the evidence and nothing else."""
+class Posterior(Answers[T]):
+    """Values with log weights. Particles of weight zero count for the evidence and nothing else.
 
-    def __init__(self, population: Population[T]) -> None:
+    Two posteriors are equal when their runs have equal populations.
+    """
+
+    def __init__(self, population: Population[T], runs: Sequence[Posterior[T]] = ()) -> None:
         self.population = population
+        self._runs = tuple(runs)
+
+    @staticmethod
+    def merge(posteriors: Iterable[Posterior[U]]) -> Posterior[U]:
+        """Independent runs of one program by one algorithm as one posterior, each run weighted by its evidence.
+
+        Its evidence is the mean of the runs' evidences; of Markov chains, each has the same share.
+
+        Raises:
+            ValueError: there are none, or Markov chains are mixed with weighted particles.
+        """
+        single = [run for posterior in posteriors for run in posterior.runs]
+        population = runs.merge([run.population for run in single])
+        return Posterior(population, single) if len(single) > 1 else single[0]
+
+    @property
+    def runs(self) -> tuple[Posterior[T], ...]:
+        """The independent runs that were merged; of one run, itself alone."""
+        return self._runs or (self,)
 
     @property
     def log_evidence(self) -> float:
-        """Estimate of log Z; `-inf` when every particle died."""
+        """Estimate of log Z in nats; `-inf` when every particle died.
+
+        Raises:
+            NoEvidence: the particles are draws of a Markov chain.
+        """
         return self.population.log_evidence
+
+    @property
+    def log_evidence_se(self) -> float | None:
+        """Standard error of `log_evidence` over the runs, in nats, by the delta method; None for one run or when Z = 0.
+
+        Raises:
+            NoEvidence: the particles are draws of a Markov chain.
+        """
+        return runs.log_evidence_se([run.log_evidence for run in self.runs])
 
     @property
     def ess(self) -> float:
@@ -37,81 +80,90 @@ class Posterior(Generic[T]):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """ESS, log evidence, unique ancestors and resampling at each step (SMC only)."""
+        """ESS, log evidence, unique ancestors and resampling at each step (SMC only; of merged runs, see `runs`)."""
         return self.population.steps
 
-    def items(self) -> list[tuple[T, float]]:
-        """(value, probability) of each particle of positive weight, in order.
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """What the algorithm says of its own quality; empty if nothing (of merged runs, see `runs`)."""
+        return self.population.diagnostics or {}
+
+    @property
+    def probabilities(self) -> list[float]:
+        """The probability of each particle, in order; they sum to 1.
 
         Raises:
             ZeroEvidence: naming the sites that killed the particles.
         """
-        if self.log_evidence == -math.inf:
-            killed = ", ".join(f"{site} ({n})" for site, n in (self.population.killed or Counter()).most_common())
+        if self.is_empty:
+            counts = self.population.killed or Counter[str]()
+            killed = ", ".join(f"{site} ({n} of {counts.total()})" for site, n in counts.most_common())
             raise ZeroEvidence(
                 f"all {len(self.population.values)} particles have weight zero; killed at: {killed or 'unknown'}. "
                 "More particles, or a weaker constraint at that site, would help"
             )
-        p = weights.normalise(self.population.log_weights)
-        return [(value, q) for value, q in zip(self.population.values, p, strict=True) if q > 0]  # pyright: ignore[reportReturnType]
+        return weights.normalise(self.population.log_weights)
 
-    def table(self) -> dict[T, float]:
-        """Distinct (hashable) values with their probabilities, most probable first; first seen wins ties."""
-        out: dict[T, float] = {}
-        for value, p in self.items():
-            try:
-                out[value] = out.get(value, 0.0) + p
-            except TypeError:
-                raise TypeError(f"{value!r} cannot be hashed: use .map(...) to turn the values into tuples") from None
-        return dict(sorted(out.items(), key=lambda item: -item[1]))
+    @property
+    def is_empty(self) -> bool:
+        """Whether every particle has weight zero."""
+        return max(self.population.log_weights) == -math.inf
 
-    def mode(self) -> T:
-        """The most probable value."""
-        return next(iter(self.table()))
+    def items(self) -> list[tuple[T, float]]:
+        """(value, probability) of each particle of positive probability, in order.
 
-    def prob(self, predicate: Callable[[T], bool]) -> float:
-        """Posterior probability that the predicate holds."""
-        return sum(p for value, p in self.items() if predicate(value))
-
-    def expect(self, f: Callable[[T], float]) -> float:
-        """Posterior expectation of `f`."""
-        return sum(p * f(value) for value, p in self.items())
+        Raises:
+            ZeroEvidence: naming the sites that killed the particles. So does whatever asks for values, below.
+        """
+        pairs = zip(self.population.values, self.probabilities, strict=True)
+        return [(value, p) for value, p in pairs if p > 0]  # pyright: ignore[reportReturnType]
 
     def map(self, f: Callable[[T], U]) -> Posterior[U]:
         """The posterior of `f(value)`."""
+        if self._runs:
+            return Posterior.merge([run.map(f) for run in self._runs])
         population = self.population
         weighted = zip(population.values, population.log_weights, strict=True)
-        values = tuple(f(v) if w > -math.inf else None for v, w in weighted)  # pyright: ignore[reportArgumentType]
-        return Posterior(Population(values, population.log_weights, population.steps, population.killed))
+        values: Any = tuple(f(v) if w > -math.inf else None for v, w in weighted)  # pyright: ignore[reportArgumentType]
+        return Posterior(replace(population, values=values))  # pyright: ignore[reportReturnType]
 
     def head(self, count: int) -> Posterior[T]:
         """The posterior of the first `count` particles alone: right for independent particles (`Importance`)."""
         if not 1 <= count <= len(self.population.values):
             raise ValueError(f"head({count}): there are {len(self.population.values)} particles")
-        population = self.population
-        return Posterior(Population(population.values[:count], population.log_weights[:count], (), population.killed))
+        values, log_weights = self.population.values[:count], self.population.log_weights[:count]
+        return Posterior(replace(self.population, values=values, log_weights=log_weights, steps=(), diagnostics=None))
 
-    def vote(self, how: Vote = "weighted") -> T:
-        """One answer out of many (values must be hashable); first seen wins ties.
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row per particle of positive weight: value, log_weight, probability; see `ppl.export`."""
+        return export.to_pandas(self)
 
-        `weighted` is the mode of the posterior; `majority` counts particles and ignores weights; `argmax` takes
-        the particle of the largest weight, which picks the reward model's over-confident mistakes as N grows.
-        """
-        items = self.items()
-        if how == "argmax":
-            return max(items, key=lambda item: item[1])[0]
-        if how == "majority":
-            counts: Counter[Hashable] = Counter(value for value, _ in items)
-            return counts.most_common(1)[0][0]  # pyright: ignore[reportReturnType]
-        if how == "weighted":
-            return self.mode()
-        raise ValueError(f"vote({how!r}): choose weighted, majority or argmax")
+    def to_arviz(self, seed: int | Key = 0) -> Any:
+        """Chains as they are, weighted particles resampled (systematically, by `seed`); see `ppl.export`."""
+        return export.to_arviz(self, seed)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to a JSON file, all of it or nothing; see `ppl.saved`."""
+        saved.save(self, path)
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Posterior[Any]:
+        """What `save` wrote; see `ppl.saved`."""
+        return Posterior.merge([Posterior(population) for population in saved.load(path)])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Posterior) and saved.same(self, other)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        count = len(self.population.values)
-        if self.log_evidence == -math.inf:
-            return f"Posterior({count} particles, all of weight zero)"
-        return f"Posterior({count} particles, log_evidence={self.log_evidence:.4f}, ess={self.ess:.1f})"
+        return display.line(self)
+
+    def _repr_html_(self) -> str:
+        return display.html_table(self)
+
+    def __rich__(self) -> Group:
+        return display.rich_table(self)
 
 
 __all__ = ["Posterior", "Vote", "ZeroEvidence"]

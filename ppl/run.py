@@ -385,9 +385,9 @@ class Run(Generic[T]):
         """Feed the answers of a log, comparing what was asked with what is asked now."""
         for at in range(0, len(log), 3):
             name, kind, answer = log[at], log[at + 1], log[at + 2]
-            effect = self.effect
             self._held = visit is None and at + 4 < len(log) and log[at + 4] is Scan
-            if effect is not None:
+            effect = self.effect
+            if effect is not None and len(self.log) == at:
                 if self._label(effect.name) != name or effect.kind != kind:
                     raise _replay_error(self.address, self._label(effect.name), effect.kind, name, kind)
                 if visit is not None:
@@ -400,11 +400,13 @@ class Run(Generic[T]):
                 now = "the program returned" if self.done else "the program asks for a parallel or a scan"
                 raise ReplayError(f"{self.scope}{name}: {now} where {_kind_name(kind)} was recorded")
             # What was recorded is open here, or has ended at once and the run is past it already.
-            is_open = at + 3 == len(self.log) and not self.done
+            is_open = at + 3 == len(self.log) and self.effect is None and not self.done
             if kind is Parallel:
                 self._replay_branches(answer, self.log[at + 2], is_open, visit)
-            elif is_open and self.loop is not None:
+            elif is_open:
                 self._replay_loop(answer, visit)
+            elif self.log[at + 2].count != answer.count:
+                raise ReplayError(f"{self.scope[:-1]}: the scan ended otherwise than it did when recorded")
 
     def _replay_loop(self, recorded: Loop, visit: Visit | None) -> None:
         loop = self.loop
@@ -440,6 +442,9 @@ class Run(Generic[T]):
             branch = branches[index // 3] if is_open else None
             if isinstance(branch, Run):
                 branch.replay(answer, visit)
+            elif kind is Program:
+                if len(answer) != len(slots[index + 2]):
+                    raise ReplayError(f"{self.scope}{name}: the program returned where more was recorded")
             elif branch is not None and answer is not OPEN:
                 if visit is not None:
                     visit(branch.address, branch.effect, answer, self)

@@ -1,6 +1,6 @@
 """Check algorithms and programs exactly, over random small programs.
 
-`programs()` is a Hypothesis strategy of finite programs that branch, loop, stop early and call each other (`ppl.tiny`);
+`programs()` is a Hypothesis strategy of finite programs that branch, loop, stop early and call each other, with proposals (`ppl.tiny`);
 `assert_proper(algorithm, program)` compares the meaning of an algorithm's answer with that of the program over every
 outcome of both. No statistics: a wrong weight shows as a wrong mass. Scibior et al. 2018, "Denotational validation of
 higher-order Bayesian inference"; Claessen and Hughes 2000, "QuickCheck".
@@ -18,7 +18,7 @@ from ppl.infer import Algorithm
 from ppl.inference.population import collapse
 from ppl.measure import Measure, TooManyPaths, measure, paths
 from ppl.program import Program
-from ppl.tiny import Body, Branch, Draw, Fork, Guide, Loop, Node, Row, Score, Stop, Sub, Tiny, Together
+from ppl.tiny import Body, Branch, Draw, Fork, Guide, Loop, Node, Row, Score, Steer, Steps, Stop, Sub, Tiny, Together
 
 try:
     from hypothesis import strategies as st
@@ -32,11 +32,12 @@ _row = st.lists(st.integers(0, 6), min_size=2, max_size=3).map(tuple).filter(any
 _rows: st.SearchStrategy[tuple[Row, ...]] = st.lists(_row, min_size=1, max_size=2).map(tuple)
 _weights: st.SearchStrategy[tuple[float, ...]] = st.lists(st.sampled_from(_WEIGHTS), min_size=1, max_size=3).map(tuple)
 _draw = st.builds(Draw, _rows)
+_any_draw = _draw | st.builds(Steer, _rows)
 _statements: list[st.SearchStrategy[Node]] = [
-    _draw,
+    _any_draw,
     st.builds(Score, _weights),
     st.builds(Guide, st.sampled_from(("a", "b")), _weights),
-    st.builds(Together, st.tuples(_draw, _draw)),
+    st.builds(Together, st.tuples(_any_draw, _any_draw)),
     st.just(Stop()),
 ]
 
@@ -79,7 +80,8 @@ def _bodies(depth: int) -> st.SearchStrategy[Body]:
         inner = _bodies(depth - 1)
         loops = st.builds(Loop, _rows, inner)
         forks = st.builds(Fork, st.tuples(inner, inner))
-        choices += [st.builds(Branch, inner, inner), loops, forks, st.builds(Sub, inner)]
+        scans = st.builds(Steps, st.integers(0, 3), inner)
+        choices += [st.builds(Branch, inner, inner), loops, forks, scans, st.builds(Sub, inner)]
     # A body that draws first makes what follows depend on something.
     rest = st.lists(st.one_of(choices), min_size=1, max_size=4)
     return st.builds(lambda first, then: (first, *then), _draw, rest)
@@ -110,6 +112,6 @@ def _show(value: Any) -> str:
 
 
 __all__ = [
-    "Branch", "Draw", "Fork", "Guide", "Loop", "Score", "Stop", "Sub", "Tiny", "Together",
+    "Branch", "Draw", "Fork", "Guide", "Loop", "Score", "Steer", "Steps", "Stop", "Sub", "Tiny", "Together",
     "assert_proper", "assert_same_measure", "programs",
 ]  # fmt: skip

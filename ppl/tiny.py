@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ppl.distributions import Categorical
-from ppl.language import factor, parallel, sample, twist
+from ppl.distributions import Categorical, uniform
+from ppl.language import Last, factor, parallel, sample, scan, twist
 from ppl.program import Program
 
 T = TypeVar("T")
@@ -41,6 +41,18 @@ class Draw(Node):
 
     async def perform(self, seen: list[int]) -> bool:
         seen.append(await sample("x", _categorical(self.rows, seen)))
+        return False
+
+
+@dataclass(frozen=True)
+class Steer(Node):
+    """As `Draw`, but drawn from equally likely values and weighed."""
+
+    rows: tuple[Row, ...]
+
+    async def perform(self, seen: list[int]) -> bool:
+        dist = _categorical(self.rows, seen)
+        seen.append(await sample("x", dist, proposal=uniform(dist.values)))
         return False
 
 
@@ -95,13 +107,32 @@ class Loop(Node):
 
 
 @dataclass(frozen=True)
+class Steps(Node):
+    """A `scan` of so many steps of the body; a `Stop` inside ends it."""
+
+    times: int
+    body: Body
+
+    async def perform(self, seen: list[int]) -> bool:
+        def step(before: Row, _: int) -> Program[tuple[Row, None]]:
+            return Program("step", _step, (self.body, before), {})
+
+        seen[:], _ = await scan(step, tuple(seen), range(self.times))
+        return False
+
+
+@dataclass(frozen=True)
 class Together(Node):
     """Independent draws as one `parallel`."""
 
-    draws: tuple[Draw, ...]
+    draws: tuple[Draw | Steer, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        seen += await parallel(*[sample("x", _categorical(draw.rows, seen)) for draw in self.draws])
+        branches = []
+        for draw in self.draws:
+            dist = _categorical(draw.rows, seen)
+            branches.append(sample("x", dist, uniform(dist.values) if isinstance(draw, Steer) else None))
+        seen += await parallel(*branches)
         return False
 
 
@@ -158,6 +189,12 @@ async def _body(body: Body, before: Row) -> Row:
     seen = list(before)
     await _perform(body, seen)
     return tuple(seen[len(before) :])
+
+
+async def _step(body: Body, before: Row) -> tuple[Row, None]:
+    seen = list(before)
+    stopped = await _perform(body, seen)
+    return Last(tuple(seen), None) if stopped else (tuple(seen), None)
 
 
 def _pick(options: Sequence[T], seen: Sequence[int]) -> T:

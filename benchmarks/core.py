@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from timing import best
+from timing import best_cpu
 
 import ppl
-from ppl import Bernoulli, collapse, factor, program, sample
+from ppl import Bernoulli, collapse, factor, program, sample, scan
 from ppl.effects import Sample
 from ppl.measure import paths
 from ppl.run import Run
@@ -66,27 +66,53 @@ def drive_bare() -> None:
 def drive() -> Run[int]:
     run = Run(walk())
     while not run.done:
-        request = run.requests()[0]
-        request.answer(1 if isinstance(request.effect, Sample) else None)
+        run.answer(1 if isinstance(run.effect, Sample) else None)
     return run
 
 
+@program
+async def tick(total: int, x: int) -> tuple[int, None]:
+    total += await sample("x", COIN)
+    await factor("f", -0.1)
+    return total, None
+
+
+@program
+async def scanned(steps: int) -> int:
+    return (await scan(tick, 0, range(steps)))[0]
+
+
+@program
+async def flips() -> tuple[bool, ...]:
+    return tuple([await sample("x", COIN) for _ in range(10)])
+
+
 def main() -> None:
-    bare = best(drive_bare) / (2 * SITES)
-    print(f"bare coroutine, own loop, log:   {1e6 * bare:6.2f} us an effect")
-    one = best(drive) / (2 * SITES)
-    print(f"a run (requests, log, addresses):{1e6 * one:6.2f} us an effect, {one / bare:.1f} times bare")
+    print("processor time, best of several; us = microseconds")
+    bare = best_cpu(drive_bare) / (2 * SITES)
+    print(f"bare coroutine, own loop, log:    {1e6 * bare:5.2f} us an effect: the limit")
+    one = best_cpu(drive) / (2 * SITES)
+    print(f"a run (log, addresses):           {1e6 * one:5.2f} us an effect, {one / bare:.1f} times the limit")
     run = drive()
-    replay = best(lambda: Run(run.program, run.log)) / (2 * SITES)
-    print(f"replay:                          {1e6 * replay:6.2f} us an effect, {replay / bare:.1f} times bare")
+    replay = best_cpu(lambda: Run(run.program, run.log)) / (2 * SITES)
+    print(f"replay:                           {1e6 * replay:5.2f} us an effect, {replay / bare:.1f} times the limit")
     for n in (64, 1024):
-        always = best(lambda n=n: ppl.infer(walk(), ppl.SMC(n, ppl.Systematic), seed=0), 2) / (n * SITES)
-        never = best(lambda n=n: ppl.infer(walk(), ppl.Importance(n), seed=0), 2) / (n * SITES)
-        print(f"N = {n:4}: importance {1e6 * never:5.1f} us a site and particle, SMC {1e6 * always:5.1f}")
+        never = best_cpu(lambda n=n: ppl.infer(walk(), ppl.Importance(n), seed=0)) / (2 * n * SITES)
+        always = best_cpu(lambda n=n: ppl.infer(walk(), ppl.SMC(n, ppl.Systematic), seed=0)) / (n * SITES)
+        print(f"N = {n:4}, no resampling:           {1e6 * never:5.2f} us an effect and particle, {1e6 * (never - bare):.2f} "
+              f"of it host overhead (target 1.5)")  # fmt: skip
+        print(f"N = {n:4}, resampling at each site: {1e6 * always:5.2f} us a site and particle, {1e6 * always / 2:.2f} an "
+              f"effect (target 8 a site)")  # fmt: skip
+    for steps in (200, 2000):
+        seconds = best_cpu(lambda steps=steps: ppl.infer(scanned(steps), ppl.SMC(20, ppl.Multinomial), seed=0), 1)
+        print(f"scan of {steps:4} steps, N = 20:      {1e6 * seconds / (20 * steps):5.1f} us a step and particle")
+    paths_of = sum(1 for _ in paths(flips()))
+    seconds = best_cpu(lambda: ppl.measure(flips()), 3)
+    print(f"measure, ten coins:               {paths_of} paths, {paths_of / seconds:,.0f} paths/s (target 20,000)")
     algorithm = collapse(ppl.SMC(2, ppl.Stratified)(short()))
-    count = sum(1 for _ in paths(algorithm))
-    seconds = best(lambda: ppl.measure(algorithm), 3)
-    print(f"enumeration of SMC(2, Stratified): {count} paths, {count / seconds:,.0f} paths/s")
+    paths_of = sum(1 for _ in paths(algorithm))
+    seconds = best_cpu(lambda: ppl.measure(algorithm), 3)
+    print(f"measure of SMC(2, Stratified):    {paths_of} paths, {paths_of / seconds:,.0f} paths/s")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from ppl.effects import Effect, Factor, Weight
 from ppl.inference import weights
 from ppl.language import factor, parallel, sample
 from ppl.program import Program
-from ppl.run import Request, Run
+from ppl.request import Request
+from ppl.run import Run
 from ppl.twists import Twists
 
 T = TypeVar("T")
@@ -121,6 +122,11 @@ class Particles(Generic[T]):
                 effect = run.effect
                 if effect is None:
                     self._ask(particle, run, asked, waiting)
+                elif type(effect) is Factor and effect.log_weight > -math.inf:  # `_weigh`, for the most frequent
+                    particle.log_weight += effect.log_weight
+                    run.answer(None)
+                    if particle.run.done:
+                        particle.finish()
                 elif isinstance(effect, Weight):
                     self._weigh(particle, effect, run, run)
                 else:
@@ -164,10 +170,7 @@ class Particles(Generic[T]):
 
     def _weigh(self, particle: Particle[T], effect: Weight, run: Run[Any], asker: Run[Any] | Request) -> None:
         """Perform a factor or twist."""
-        if type(effect) is Factor:
-            particle.log_weight += effect.log_weight
-        else:
-            particle.log_weight += particle.twists.change(effect, run)
+        particle.log_weight += particle.twists.change(effect, run)
         if particle.log_weight == -math.inf:
             self.killed[asker.address] += 1
         else:

@@ -4,12 +4,16 @@ Write a generation program (an async function with `sample`, `factor`, `twist`, 
 algorithm interpret it.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from ppl.choice import Choice
 from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, log_odds, uniform
 from ppl.host import Result, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
 from ppl.inference.enumerate import Enumerate
 from ppl.inference.importance import Importance
-from ppl.inference.population import Population, collapse
+from ppl.inference.nuts import NUTS
+from ppl.inference.population import NoEvidence, Population, collapse
 from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified, Systematic
 from ppl.inference.smc import SMC
 from ppl.journal import JournalError
@@ -18,17 +22,33 @@ from ppl.measure import Measure, measure
 from ppl.posterior import Posterior, ZeroEvidence
 from ppl.program import Program, program
 from ppl.regenerate import recorded, regenerate
-from ppl.run import ReplayError, Run
+from ppl.rerun import ReplayError
+from ppl.run import Run
 from ppl.select import Selection, select
 from ppl.source import Key
-from ppl.trace import Choice, Trace, replay, trace
+from ppl.trace import Trace, replay, trace
 from ppl.transforms import intervene, propose
+
+if TYPE_CHECKING:
+    from ppl import dist
+    from ppl.numpyro_bridge import from_numpyro, to_numpyro
 
 __all__ = [
     "Adaptive", "Algorithm", "Bernoulli", "Categorical", "Choice", "Distribution", "Enumerate", "Importance",
-    "JournalError", "Key", "Last", "Measure", "Multinomial", "NotFinite", "Population", "Posterior", "Program", "ReplayError", "Residual",
-    "Result", "Run", "SMC", "Selection", "Stratified", "Systematic", "Trace", "ZeroEvidence", "call", "collapse",
-    "condition", "factor", "infer", "infer_many", "intervene", "log_odds", "measure", "note", "observe", "parallel",
-    "program", "propose", "recorded", "regenerate", "replay", "run", "run_many", "sample", "scan", "select", "trace",
-    "twist", "uniform",
+    "JournalError", "Key", "Last", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "Population",
+    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "Selection", "Stratified",
+    "Systematic", "Trace", "ZeroEvidence", "call", "collapse", "condition", "dist", "factor", "from_numpyro", "infer",
+    "infer_many", "intervene", "log_odds", "measure", "note", "observe", "parallel", "program", "propose", "recorded",
+    "regenerate", "replay", "run", "run_many", "sample", "scan", "select", "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What needs numpyro is imported when it is asked for: that takes a second."""
+    import importlib
+
+    if name == "dist":
+        return importlib.import_module("ppl.dist")
+    if name in ("from_numpyro", "to_numpyro"):
+        return getattr(importlib.import_module("ppl.numpyro_bridge"), name)
+    raise AttributeError(f"module 'ppl' has no attribute {name!r}")

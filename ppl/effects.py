@@ -59,7 +59,7 @@ class Effect(MustAwait, Generic[T]):
 class Sample(Effect[T]):
     """Draw a value from `dist`. From a properly weighted distribution a driver draws a pair (value, log weight)."""
 
-    __slots__ = ("dist", "weighted")
+    __slots__ = ("dist", "kind", "weighted")
 
     def __init__(self, name: str, dist: Distribution[T]) -> None:
         self._awaited = True  # not forgotten should a check below raise
@@ -67,16 +67,13 @@ class Sample(Effect[T]):
         self.dist = dist
         if type(dist) is not Categorical:  # the distribution of tight loops
             self.dist = dist = as_distribution(dist, f"sample({name!r}, ...)")
+        self.kind: Any = type(dist)
         self.weighted: bool = getattr(dist, "weighted", False)
         self._awaited = False
 
     @property
     def family(self) -> Hashable:
         return self.dist.family
-
-    @property
-    def kind(self) -> Any:
-        return type(self.dist)
 
     @property
     def raw(self) -> Sample[Any]:
@@ -111,10 +108,7 @@ class Factor(Weight):
     """Multiply the weight of this run by exp(log_weight)."""
 
     __slots__ = ()
-
-    @property
-    def kind(self) -> Any:
-        return self.log_weight
+    kind: Any = Weight.log_weight  # the slot itself: what replay compares is the number
 
 
 class Twist(Weight):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ppl.concurrent import MISSING, Calls
 from ppl.effects import Call, Effect, Note, Sample, Weight
+from ppl.groups import Group, Groups
 from ppl.journal import Journal, Record
 from ppl.program import Program
-from ppl.run import Request, Run
-from ppl.source import Key, KeyBlock, Keys, Source, begin_draws, source_of
+from ppl.request import Request
+from ppl.run import Run
+from ppl.source import Key, Keys, Source, source_of
 from ppl.twists import Twists
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ class _Part(Generic[T]):
 
     def __init__(self, roots: list[Root[T]]) -> None:
         self.active = roots
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
         self._open = False  # a round has begun and is not finished
 
     @property
@@ -124,7 +125,7 @@ class _Part(Generic[T]):
         """
         while not self.waits:
             self.finish()
-            groups: Groups = defaultdict(_Group)
+            groups: Groups = defaultdict(Group)
             for root in self.active:
                 root.settle(groups)
             self.active = [root for root in self.active if root.active]
@@ -179,7 +180,7 @@ class Root(Generic[T]):
                     return
             elif run.batch is not None and self._keys:
                 self._requests, batch = (), run.batch
-                branches = batch.effect.branches
+                branches: Any = batch.effect.branches
                 self._group(groups, branches, batch.address, self._keys.block(batch.address(0), len(branches)))
                 return
             else:
@@ -245,7 +246,7 @@ class Root(Generic[T]):
         """Put draws and calls into their groups; `block` holds the digests of the draws' keys, if they are made."""
         answers = self._answers = [None] * len(effects)
         record, family = self.record, effects[0].family
-        if block and record is None and type(effects[0]) is Sample and all([e.family is family for e in effects]):
+        if block and record is None and type(effects[0]) is Sample and all(e.family is family for e in effects):
             group = groups[Sample, family]  # what follows, for all of them at once
             if not group.effects:
                 group.address = partial(address, 0)
@@ -270,71 +271,6 @@ class Root(Generic[T]):
                 assert self._keys is not None
                 digest = block[16 * i : 16 * i + 16] if block else self._keys.key(address(i)).digest
                 group.keys.append(digest)
-
-
-class _Group:
-    """Effects of one family, answered by one batched call where there is one."""
-
-    __slots__ = ("_finish", "address", "answers", "effects", "keys", "records", "waits")
-
-    def __init__(self) -> None:
-        self.effects: list[Any] = []
-        self.keys: list[bytes] = []  # digests of the draws, in pieces
-        self.answers: list[tuple[list[Any], int]] = []  # where each answer goes
-        self.records: dict[int, tuple[Record, str]] = {}  # where each answer is written, and its address
-        self.address: Callable[[], str] = str  # of the first effect
-        self._finish: Callable[[], Sequence[Any]] = list
-        self.waits = False  # for a device
-
-    def begin(self) -> None:
-        with self._noting():
-            if self.keys:
-                keys = KeyBlock(b"".join(self.keys))
-                self._finish, self.waits = begin_draws(keys, [effect.dist for effect in self.effects])
-            elif (batch := self.effects[0].batch) is not None:
-                self._finish = partial(batch, [effect.args for effect in self.effects])
-            else:
-                calls = Calls([partial(effect.fn, *effect.args) for effect in self.effects])
-                self._finish = partial(self._wait, calls)
-
-    def finish(self) -> None:
-        with self._noting():
-            answers = self._finish()
-        if len(answers) != len(self.effects):
-            raise ValueError(
-                f"{self.address()}: the batched call for {self.effects[0]!r} gave {len(answers)} answers "
-                f"to {len(self.effects)} questions"
-            )
-        self._write(answers)
-        for (place, i), answer in zip(self.answers, answers, strict=True):
-            place[i] = answer
-
-    def _wait(self, calls: Calls) -> Sequence[Any]:
-        try:
-            return calls.finish()
-        except Exception:
-            self._write(calls.answers)  # what the others gave is not lost
-            raise
-
-    def _write(self, answers: Sequence[Any]) -> None:
-        books = set()
-        for i, (record, address) in self.records.items():
-            if answers[i] is not MISSING:
-                record.write(address, self.effects[i], answers[i])
-                books.add(record.journal)
-        for book in books:
-            book.flush()
-
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            error.add_note(f"while answering {len(self.effects)} effects, the first at {self.address()}")
-            raise
-
-
-Groups = defaultdict[tuple[type, Hashable], _Group]
 
 
 @contextmanager

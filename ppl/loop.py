@@ -64,7 +64,7 @@ class Loop:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Loop) and self._state() == other._state()
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def _state(self) -> tuple[Any, ...]:
         return self.count, self.over, self.carry, self._steps(), self.log
@@ -89,4 +89,4 @@ def pair(value: Any) -> tuple[Any, Any]:
     """What a step returned; `TypeError` unless that is a pair."""
     if not (isinstance(value, tuple) and len(value) == 2):
         raise TypeError(f"a step of scan must return a pair (carry, output), not {value!r}")
-    return value  # pyright: ignore[reportReturnType]
+    return value

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.distributions import NotFinite, table
-from ppl.effects import Call, Sample, Weight
+from ppl.effects import Call, Effect, Sample, Weight
 from ppl.program import Program
 from ppl.run import Run
 from ppl.twists import Twists
@@ -62,7 +62,7 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
                 answer = found.fn(*found.args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Call[Any], Any, None]:
+def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Effect[Any], Any, None]:
     """As `paths`, but whoever iterates performs the calls: a call is yielded, and its answer sent."""
     # One entry per draw or call of the current path: its remaining outcomes, the next one last.
     stack: list[list[tuple[Any, float]]] = []
@@ -102,7 +102,7 @@ def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Call[Any
             request.answer(answer)
         seen, covered = seen + 1, covered + probability
         if run.done:
-            yield Path(run.value, probability, log_weight - twists.total(), choices)  # pyright: ignore[reportArgumentType]
+            yield Path(run.result(), probability, log_weight - twists.total(), choices)
         while stack and len(stack[-1]) == 1:
             stack.pop()
         if not stack:
@@ -181,9 +181,14 @@ def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
         try:
             terms = masses.setdefault(path.value, [])
         except TypeError:
-            raise TypeError(f"{program.name} returned {path.value!r}, which cannot be hashed: return a tuple") from None
+            raise unhashable(program, path.value) from None
         try:
             terms.append(path.probability * math.exp(path.log_weight))
         except OverflowError:
             raise OverflowError(f"{program.name}: exp({path.log_weight}) is too large a weight for a mass") from None
     return Measure({value: math.fsum(terms) for value, terms in masses.items()})
+
+
+def unhashable(program: Program[Any], value: Any) -> TypeError:
+    """The error for a return value that cannot be counted."""
+    return TypeError(f"{program.name} returned {value!r}, which cannot be hashed: return a tuple")

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ppl.choice import Choice, weigh
 from ppl.effects import Sample, Twist, Weight
 from ppl.language import factor, parallel
 from ppl.program import Program
-from ppl.run import Request, Run
+from ppl.request import Request
+from ppl.run import Run
 from ppl.select import Selection
-from ppl.trace import Choice, Trace, trace_of, weigh
+from ppl.trace import Trace, trace_of
 
 T = TypeVar("T")
 

@@ -8,62 +8,17 @@ answers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ppl.effects import Effect, Parallel, Scan
 from ppl.loop import Loop
 from ppl.program import EXIT, Enter, ForgottenAwait, Program, dropped
+from ppl.request import OPEN, Batch, Request, address_of
+from ppl.rerun import Visit, replay
 
 T = TypeVar("T")
-Visit = Callable[[str, Effect[Any], Any, "Run[Any]"], None]  # gets address, effect, logged answer and run
-OPEN = object()  # in a log: a branch of a `parallel` that has no answer yet
-
-
-class ReplayError(RuntimeError):
-    """A program asked for something else than when its log was recorded: it is not deterministic."""
-
-
-class Request:
-    """One effect of a run that waits for its answer."""
-
-    __slots__ = ("effect", "index", "occurrence", "run")
-
-    def __init__(self, run: Run[Any], index: int | None, effect: Effect[Any], occurrence: int) -> None:
-        self.run = run
-        self.index = index  # which branch of a `parallel`; None: the effect stands alone
-        self.effect = effect
-        self.occurrence = occurrence
-
-    @property
-    def address(self) -> str:
-        """Path of (name, occurrence) through enclosing calls, e.g. `solve/step:3`; occurrence 0 is not shown."""
-        return address_of(self.run.scope, self.effect.name, self.occurrence)
-
-    def answer(self, value: Any) -> None:
-        """Give the answer; the run goes on to its next effect once nothing else is open."""
-        run, index = self.run, self.index
-        if index is None:
-            run.answer(value)
-        else:
-            run.log[-1][3 * index + 2] = value
-            run.close(index, value[0] if self.effect.weighted else value)
-
-
-class Batch:
-    """The draws and calls of a `parallel` of nothing else, all open: answered at once by `Run.answer_batch`."""
-
-    __slots__ = ("effect", "occurrences", "run")
-
-    def __init__(self, run: Run[Any], effect: Parallel, occurrences: list[int]) -> None:
-        self.run = run
-        self.effect = effect
-        self.occurrences = occurrences
-
-    def address(self, index: int) -> str:
-        """As `Request.address`, of one branch."""
-        return address_of(self.run.scope, self.effect.branches[index].name, self.occurrences[index])
 
 
 class Run(Generic[T]):
@@ -85,8 +40,8 @@ class Run(Generic[T]):
     """
 
     __slots__ = (
-        "_answers", "_branches", "_counts", "_held", "_outer", "_parent", "_send", "_waiting", "batch", "done", "effect",
-        "log", "loop", "occurrence", "program", "scope", "twist_scope", "value",
+        "_answers", "_branches", "_counts", "_held", "_outer", "_parent", "_send", "_waiting", "batch", "done",
+        "effect", "log", "loop", "occurrence", "program", "scope", "twist_scope", "value",
     )  # fmt: skip
 
     def __init__(
@@ -382,88 +337,5 @@ class Run(Generic[T]):
     # replay
 
     def replay(self, log: Sequence[Any], visit: Visit | None = None) -> None:
-        """Feed the answers of a log, comparing what was asked with what is asked now."""
-        for at in range(0, len(log), 3):
-            name, kind, answer = log[at], log[at + 1], log[at + 2]
-            self._held = visit is None and at + 4 < len(log) and log[at + 4] is Scan
-            effect = self.effect
-            if effect is not None and len(self.log) == at:
-                if self._label(effect.name) != name or effect.kind != kind:
-                    raise _replay_error(self.address, self._label(effect.name), effect.kind, name, kind)
-                if visit is not None:
-                    visit(self.address, effect, answer, self)
-                self.answer(answer)
-                continue
-            if self.batch is not None and kind is Parallel:
-                self._open(self.batch)
-            if len(self.log) == at or self.log[at] != name or self.log[at + 1] is not kind:
-                now = "the program returned" if self.done else "the program asks for a parallel or a scan"
-                raise ReplayError(f"{self.scope}{name}: {now} where {_kind_name(kind)} was recorded")
-            # What was recorded is open here, or has ended at once and the run is past it already.
-            is_open = at + 3 == len(self.log) and self.effect is None and not self.done
-            if kind is Parallel:
-                self._replay_branches(answer, self.log[at + 2], is_open, visit)
-            elif is_open:
-                self._replay_loop(answer, visit)
-            elif self.log[at + 2].count != answer.count:
-                raise ReplayError(f"{self.scope[:-1]}: the scan ended otherwise than it did when recorded")
-
-    def _replay_loop(self, recorded: Loop, visit: Visit | None) -> None:
-        loop = self.loop
-        assert loop is not None
-        if visit is not None:  # visits every step
-            for log in [*recorded.logs(), *([] if recorded.over else [recorded.log])]:
-                if self.loop is not loop:
-                    raise ReplayError(f"{self.scope[:-1]}: the scan ended earlier than it did when recorded")
-                if loop.run is not None:
-                    loop.run.replay(log, visit)
-            return
-        if loop.run is None or recorded.count:
-            loop.jump(recorded, self.scope)
-            if self._iterate():
-                self._advance(self._leave())
-                return
-        assert loop.run is not None
-        loop.run.replay(recorded.log)
-
-    def _replay_branches(
-        self, recorded: Sequence[Any], slots: Sequence[Any], is_open: bool, visit: Visit | None
-    ) -> None:
-        if len(recorded) != len(slots):
-            raise ReplayError(
-                f"{self.scope[:-1]}: replay met a parallel of {len(slots) // 3} where one of {len(recorded) // 3} was "
-                "recorded"
-            )
-        branches = list(self._branches) if is_open else []  # the last answer closes them all
-        for index in range(0, len(slots), 3):
-            name, kind, answer = recorded[index : index + 3]
-            if slots[index] != name or slots[index + 1] != kind:
-                raise _replay_error(self.scope + slots[index], slots[index], slots[index + 1], name, kind)
-            branch = branches[index // 3] if is_open else None
-            if isinstance(branch, Run):
-                branch.replay(answer, visit)
-            elif kind is Program:
-                if len(answer) != len(slots[index + 2]):
-                    raise ReplayError(f"{self.scope}{name}: the program returned where more was recorded")
-            elif branch is not None and answer is not OPEN:
-                if visit is not None:
-                    visit(branch.address, branch.effect, answer, self)
-                branch.answer(answer)
-
-
-def address_of(scope: str, name: str, occurrence: int) -> str:
-    """The address of a site in a scope (which ends in `/`); occurrence 0 is not shown."""
-    return f"{scope}{name}:{occurrence}" if occurrence else scope + name
-
-
-def _replay_error(address: str, name: str, kind: Any, recorded_name: str, recorded_kind: Any) -> ReplayError:
-    return ReplayError(
-        f"{address}: replay met {name!r} ({_kind_name(kind)}) where {recorded_name!r} ({_kind_name(recorded_kind)}) "
-        "was recorded; a program must be deterministic given its answers: put random or outside work into call(...)"
-    )
-
-
-def _kind_name(kind: Any) -> str:
-    if isinstance(kind, tuple):
-        return f"{kind[0].__name__} of log weight {kind[1]}"
-    return kind.__name__ if isinstance(kind, type) else f"Factor of log weight {kind}"
+        """Feed the answers of a log, comparing what was asked with what is asked now; `visit` sees each of them."""
+        replay(self, log, visit)

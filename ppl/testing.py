@@ -1,9 +1,9 @@
 """Check algorithms and programs exactly, over random small programs.
 
-`programs()` is a Hypothesis strategy of finite programs that branch, loop, stop early and call each other, with proposals (`ppl.tiny`);
-`assert_proper(algorithm, program)` compares the meaning of an algorithm's answer with that of the program over every
-outcome of both. No statistics: a wrong weight shows as a wrong mass. Scibior et al. 2018, "Denotational validation of
-higher-order Bayesian inference"; Claessen and Hughes 2000, "QuickCheck".
+`programs()` is a Hypothesis strategy of finite programs that branch, loop, scan, propose, stop early and call each
+other (`ppl.tiny`); `assert_proper(algorithm, program)` compares the meaning of an algorithm's answer with that of the
+program over every outcome of both. No statistics: a wrong weight shows as a wrong mass. Scibior et al. 2018,
+"Denotational validation of higher-order Bayesian inference"; Claessen and Hughes 2000, "QuickCheck".
 
     >>> from ppl.inference.smc import SMC
     >>> coin = Tiny((Draw(((1, 3),)), Score((1, 2))))

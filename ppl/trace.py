@@ -18,16 +18,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from ppl import codec
-from ppl.distributions import Distribution, log_probs
+from ppl.choice import Choice, draw_for, scored
+from ppl.distributions import Distribution
 from ppl.effects import Call, Effect, Factor, Sample, Twist, Weight
 from ppl.host import play
 from ppl.program import Program
-from ppl.run import ReplayError, Run
+from ppl.rerun import ReplayError
+from ppl.run import Run
 from ppl.source import Key
 
 if TYPE_CHECKING:
@@ -35,25 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 1
+HEAD = ("address", "value", "log prob or weight", "distribution")
 Given = Callable[[str, Effect[Any]], Any]  # the logged answer to a draw or call at an address
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One draw."""
-
-    address: str
-    value: Any
-    dist: Distribution[Any] = field(compare=False)
-    log_prob: float
-    """Natural log of the probability (or density) of the value under `dist`, not under a proposal."""
-    log_weight: float = 0.0
-    """Of a draw with a proposal: log target - log proposal."""
-
-    @property
-    def draw(self) -> Any:
-        """What the driver answered."""
-        return (self.value, self.log_weight) if getattr(self.dist, "weighted", False) else self.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +75,7 @@ class Trace(Mapping[str, Any], Generic[T]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and _same(_content(self), _content(other))
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
+    __hash__ = None
 
     @cached_property
     def log_prior(self) -> float:
@@ -120,7 +107,7 @@ class Trace(Mapping[str, Any], Generic[T]):
             {
                 "ppl trace": FORMAT,
                 "program": self.program.name,
-                "choices": {a: _stored(a, c.dist, c.draw) + [c.log_prob] for a, c in self.choices.items()},
+                "choices": {a: [*_stored(a, c.dist, c.draw), c.log_prob] for a, c in self.choices.items()},
                 "factors": {a: codec.encode(w) for a, w in self.factors.items()},
                 "twists": {a: codec.encode(w) for a, w in self.twists.items()},
                 "calls": {a: _stored(a, None, answer)[1] for a, answer in self.calls.items()},
@@ -164,31 +151,28 @@ class Trace(Mapping[str, Any], Generic[T]):
                     )
         return out
 
-    def table(self) -> Table:
-        """A rich table: one line a site."""
-        from rich.table import Table
-
-        out = Table("address", "value", "log prob or weight", "distribution", title=str(self))
-        for choice in self.choices.values():
-            out.add_row(choice.address, _short(choice.value), f"{choice.log_prob:.4f}", _short(choice.dist))
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """One line a site: address, value, log probability or weight, and what it is."""
+        out = [(c.address, _short(c.value), f"{c.log_prob:.4f}", _short(c.dist)) for c in self.choices.values()]
         for kind, weights in (("factor", self.factors), ("twist", self.twists)):
-            for address, log_weight in weights.items():
-                out.add_row(address, "", f"{log_weight:+.4f}", kind)
-        for address, answer in self.calls.items():
-            out.add_row(address, _short(answer), "", "call")
-        return out
+            out += [(address, "", f"{log_weight:+.4f}", kind) for address, log_weight in weights.items()]
+        return out + [(address, _short(answer), "", "call") for address, answer in self.calls.items()]
 
     def __rich__(self) -> Table:
-        return self.table()
+        from rich.markup import escape
+        from rich.table import Table
+
+        out = Table(*HEAD, title=escape(str(self)))
+        for row in self.rows():
+            out.add_row(*map(escape, row))
+        return out
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        table = self.table()
-        columns = [[escape(str(cell)) for cell in column.cells] for column in table.columns]
-        head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
-        rows = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*columns, strict=True))
-        return f"<table><caption>{escape(str(self))}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+        lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows()]
+        head = "".join(f"<th>{title}</th>" for title in HEAD)
+        return f"<table><caption>{escape(str(self))}</caption><tr>{head}</tr>{''.join(lines)}</table>"
 
     def __repr__(self) -> str:
         end = f"killed at {self.killed}" if self.killed is not None else f"value={_short(self.value)}"
@@ -209,7 +193,7 @@ def replay(program: Program[T], trace: Trace[Any]) -> Trace[T]:
     """
 
     def given(address: str, effect: Effect[Any]) -> Any:
-        return trace.calls[address] if isinstance(effect, Call) else _draw(trace.choices[address], effect)
+        return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
 
     return _replayed(program, given, {*trace.choices}, {*trace.calls}, trace.killed)
 
@@ -235,21 +219,7 @@ def trace_of(run: Run[T], killed: str | None = None) -> Trace[T]:
             if request.address == killed and isinstance(request.effect, Weight):
                 visit(killed, request.effect, None, again)
     value = again.value if killed is None else None
-    return Trace(run.program, {c.address: c for c in _scored(draws)}, factors, twists, calls, value, killed)
-
-
-def _scored(draws: list[tuple[str, Distribution[Any], Any]]) -> list[Choice]:
-    """Choices with their log probabilities, a batch for each family."""
-    families: dict[Any, list[int]] = {}
-    for i, (_, dist, _) in enumerate(draws):
-        families.setdefault((type(dist), dist.family), []).append(i)
-    out: list[Any] = [None] * len(draws)
-    for members in families.values():
-        pairs = [draws[i][2] if getattr(draws[i][1], "weighted", False) else (draws[i][2], 0.0) for i in members]
-        scores = log_probs([draws[i][1] for i in members], [value for value, _ in pairs])
-        for i, (value, log_weight), log_prob in zip(members, pairs, scores, strict=True):
-            out[i] = Choice(draws[i][0], value, draws[i][1], log_prob, log_weight)
-    return out
+    return Trace(run.program, {c.address: c for c in scored(draws)}, factors, twists, calls, value, killed)
 
 
 def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:
@@ -266,9 +236,10 @@ def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[s
                     continue
                 answer = given(address, effect)
                 left.discard(address)
-            if (
-                effect.log_weight if isinstance(effect, Weight) else answer[1] if effect.weighted else 0.0
-            ) == -math.inf:
+            log_weight = effect.log_weight if isinstance(effect, Weight) else 0.0
+            if effect.weighted and answer is not None:
+                log_weight = answer[1]
+            if log_weight == -math.inf:
                 killers.append(address)
             else:
                 request.answer(answer)
@@ -280,27 +251,6 @@ def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[s
     if not run.done and killed not in killers:
         killed = killers[0] if killers else killed
     return trace_of(run, None if run.done else killed)
-
-
-def _draw(choice: Choice, effect: Effect[Any]) -> Any:
-    """The logged answer that gives an effect the value of a choice."""
-    if not effect.weighted:
-        return choice.value
-    if getattr(choice.dist, "weighted", False):
-        return choice.draw
-    assert isinstance(effect, Sample)
-    return choice.value, weigh(effect.dist, choice.value, choice.address)
-
-
-def weigh(dist: Any, value: Any, address: str) -> float:
-    """The log weight that a draw of `value` from a properly weighted distribution has.
-
-    Raises:
-        TypeError: it cannot be told from the value alone.
-    """
-    if not hasattr(dist, "weigh"):
-        raise TypeError(f"{address}: {dist!r} cannot weigh a value that it did not draw (it has no method `weigh`)")
-    return dist.weigh(value)
 
 
 def _stored(address: str, dist: Any, value: Any) -> list[Any]:
@@ -321,8 +271,9 @@ def _same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
-    equal = a == b
-    return bool(equal.all()) and a.shape == b.shape if hasattr(equal, "all") else bool(equal)
+    if hasattr(a, "shape"):
+        return np.array_equal(np.asarray(a), np.asarray(b))
+    return bool(a == b)
 
 
 def _short(value: Any) -> str:

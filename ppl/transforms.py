@@ -13,7 +13,7 @@ from ppl.effects import Effect, Last, Note, Parallel, Sample, Scan
 from ppl.language import condition, observe
 from ppl.loop import pair
 from ppl.program import Enter, Program
-from ppl.run import address_of
+from ppl.request import address_of
 from ppl.select import select
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def intervene(program: Program[T], values: Mapping[str, Any]) -> Program[T]:
 
 
 def propose(
-    program: Program[T], proposals: Mapping[str, Distribution[Any] | Callable[[Distribution[Any]], Distribution[Any]]]
+    program: Program[T], proposals: Mapping[str, Distribution[Any] | Callable[[Any], Distribution[Any]]]
 ) -> Program[T]:
     """The program in which draws come from other distributions, with weights that leave the meaning alone.
 

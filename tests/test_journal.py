@@ -260,7 +260,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     for content in (b"hello\n", b"{}\n{}\n", b"\x00\xff", b"00000000 {}\n"):
         path = tmp_path / "notes.txt"
         path.write_bytes(content)
-        with pytest.raises(JournalError, match="notes.txt"):
+        with pytest.raises(JournalError, match=r"notes\.txt"):
             run(side(1.0), 0, journal=path)
         assert path.read_bytes() == content
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ppl import Bernoulli, Program, ReplayError, Run, call, factor, parallel, program, sample, twist, uniform
 from ppl.distributions import table
-from ppl.effects import Sample
+from ppl.effects import Sample, Twist
 from ppl.measure import TooManyPaths, measure
 from ppl.testing import Tiny, programs
 
@@ -286,8 +286,9 @@ def test_twists_stand_by_scope_and_name() -> None:
 
     run, twists, changes = Run(twice()), Twists(), list[float]()
     while not run.done:
+        assert isinstance(run.effect, Twist)
         changes.append(twists.change(run.effect, run))
-        run.requests()[0].answer(None)
+        run.answer(None)
     assert changes == [1.0, 1.0, 1.5, 1.5]
     assert twists.total() == math.fsum(changes) == 5.0
 

@@ -1,0 +1,62 @@
+"""One draw of a trace, and how draws are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppl.distributions import Distribution, log_probs
+from ppl.effects import Effect, Sample
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One draw."""
+
+    address: str
+    value: Any
+    dist: Distribution[Any] = field(compare=False)
+    log_prob: float
+    """Natural log of the probability (or density) of the value under `dist`, not under a proposal."""
+    log_weight: float = 0.0
+    """Of a draw with a proposal: log target - log proposal."""
+
+    @property
+    def draw(self) -> Any:
+        """What the driver answered."""
+        return (self.value, self.log_weight) if getattr(self.dist, "weighted", False) else self.value
+
+
+def scored(draws: list[tuple[str, Distribution[Any], Any]]) -> list[Choice]:
+    """Choices with their log probabilities, a batch for each family."""
+    families: dict[Any, list[int]] = {}
+    for i, (_, dist, _) in enumerate(draws):
+        families.setdefault((type(dist), dist.family), []).append(i)
+    out: list[Any] = [None] * len(draws)
+    for members in families.values():
+        pairs = [draws[i][2] if getattr(draws[i][1], "weighted", False) else (draws[i][2], 0.0) for i in members]
+        scores = log_probs([draws[i][1] for i in members], [value for value, _ in pairs])
+        for i, (value, log_weight), log_prob in zip(members, pairs, scores, strict=True):
+            out[i] = Choice(draws[i][0], value, draws[i][1], log_prob, log_weight)
+    return out
+
+
+def draw_for(choice: Choice, effect: Effect[Any]) -> Any:
+    """The logged answer that gives an effect the value of a choice."""
+    if not effect.weighted:
+        return choice.value
+    if getattr(choice.dist, "weighted", False):
+        return choice.draw
+    assert isinstance(effect, Sample)
+    return choice.value, weigh(effect.dist, choice.value, choice.address)
+
+
+def weigh(dist: Any, value: Any, address: str) -> float:
+    """The log weight that a draw of `value` from a properly weighted distribution has.
+
+    Raises:
+        TypeError: it cannot be told from the value alone.
+    """
+    if not hasattr(dist, "weigh"):
+        raise TypeError(f"{address}: {dist!r} cannot weigh a value that it did not draw (it has no method `weigh`)")
+    return dist.weigh(value)

@@ -1,35 +1,45 @@
-"""The engine: a transformer that decodes and scores many texts at once, with a cache of rows keyed by prefix.
+"""The engine: a transformer that decodes and scores many texts at once, with a cache of rows keyed by text.
 
 A *row* holds the keys and values of a text's tokens and the last hidden state. Rows live in *slabs*, the outputs of
-earlier device calls; a dictionary finds the row of a prefix. To extend texts, their rows are gathered into a new
+earlier device calls; a dictionary finds the row of a text. To extend texts, their rows are gathered into a new
 slab (particles that were resampled simply gather the same row), and one `while_loop` decodes until every row has
-stopped. Rows are only a cache: a text whose row was dropped is fed again from its longest cached ancestor (feeding and
-decoding agree to float32 rounding, about 1e-6 nats; a program that goes far back can meet it).
+stopped.
 
-Device calls have a fixed number of rows, padded, so that the arithmetic of a row, and with it every draw, does
-not depend on what else is in the batch.
+Rows are only a cache: whether one is there changes no bit. The arithmetic of a row depends on its text alone, since
+
+* a call has a fixed number of rows, padded, and a row's place and company in it do not matter;
+* a row is always made link by link (see `Text`): a given link is fed, a sampled link decoded, whether it is drawn for
+  the first time or, its row dropped or never there, written again. Feeding a sampled link would agree to float32
+  rounding only, about 1e-6 nats: enough to turn a draw, and with it a resumed run;
+* the cache tells equal tokens of different links apart (`Text.key`), since their last bits differ too: which of them
+  was there first must not show.
+
+"The same bits" is on one machine with one version of XLA: another may compile another order of summation.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppl.models import decode as device
+from ppl.models.clock import Usage
+from ppl.models.decode import Stop
 from ppl.models.text import TOKEN_BYTES, Text
-from ppl.models.transformer import Cache, Config, Params, advance, empty_cache, logits, score
+from ppl.models.transformer import Cache, Config, Params, empty_cache
 
 ROWS = 128  # per decode call
 FEED_ROWS = 32  # per call that feeds given tokens
+
+TextKey = tuple[bytes, bytes]
 
 
 class Slab:
@@ -40,73 +50,11 @@ class Slab:
     def __init__(self, cache: Cache, hidden: Array) -> None:
         self.cache = cache
         self.hidden = hidden
-        self.keys: list[bytes] = []
+        self.keys: list[TextKey] = []
 
 
 Row = tuple[Slab, int, float]
 """Slab, index within it, and the logit of the score head at the last token (0 without a head)."""
-
-
-class Stop(NamedTuple):
-    """When a block ends: an automaton over tokens. `table[state, token]` is the next state, `last` the final one."""
-
-    table: Array
-    last: int
-
-
-class Clock:
-    """Wall time during which the device had work, and never more.
-
-    Calls run in order and return before they are done. Work found done when the next call starts is counted up to
-    the last moment at which it was seen unfinished: a gap counts as host time, the doubt with it.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._open: list[Array] = []
-        self._since = self._seen = 0.0
-
-    def started(self, result: Array, start: float) -> None:
-        """A call was made at `start`."""
-        self._look()
-        if not self._open:
-            self._since = start
-        self._open.append(result)
-        self._seen = time.perf_counter()
-
-    def wait(self, results: Sequence[Array]) -> list[np.ndarray]:
-        """The results of a call on the host, once they are there."""
-        self._look()
-        arrays = [np.asarray(result) for result in results]
-        if self._open:
-            self._open = [result for result in self._open if not result.is_ready()]
-            self._seen = time.perf_counter()
-            if not self._open:
-                self.seconds += self._seen - self._since
-        return arrays
-
-    def _look(self) -> None:
-        """See whether the device is still at work."""
-        if self._open and self._open[-1].is_ready():
-            self.seconds += self._seen - self._since
-            self._open.clear()
-        elif self._open:
-            self._seen = time.perf_counter()
-
-
-@dataclass
-class Usage:
-    """What the engine has done so far."""
-
-    tokens: int = 0
-    """Tokens sampled."""
-    fed: int = 0
-    """Tokens read: prompts, and texts whose row was dropped."""
-    judged: int = 0
-    """Reward evaluations."""
-    calls: int = 0
-    """Device calls."""
-    clock: Clock = field(default_factory=Clock)
 
 
 class Engine:
@@ -121,9 +69,11 @@ class Engine:
         self.config = config
         self.usage = Usage()
         self.full = self.config.max_position_embeddings * TOKEN_BYTES  # bytes of a text that has no room left
-        self._rows: dict[bytes, Row] = {}
+        self._rows: dict[TextKey, Row] = {}
         self._slabs: deque[Slab] = deque()
         self._limit = 0  # slabs that are kept
+        self._never = Stop.never(config.vocab_size)
+        self._free = jnp.full((ROWS, self.capacity), -1, jnp.int32)  # no token is forced
 
     @property
     def capacity(self) -> int:
@@ -131,11 +81,11 @@ class Engine:
         return self.config.max_position_embeddings
 
     def rows(self, texts: Sequence[Text]) -> list[Row]:
-        """The rows of the texts; those not cached are fed."""
-        rows = [self._rows.get(text.data) for text in texts]  # held before feeding drops some of them
-        missing = {text.data: text for text, row in zip(texts, rows, strict=True) if row is None}
-        fresh = self._feed(list(missing.values())) if missing else {}
-        return [fresh[text.data] if row is None else row for text, row in zip(texts, rows, strict=True)]
+        """The rows of the texts; those not cached are made."""
+        rows = [self._rows.get(text.key) for text in texts]  # held before making others drops some of them
+        missing = [text for text, row in zip(texts, rows, strict=True) if row is None]
+        made = self._make(missing) if missing else {}
+        return [made[text.key] if row is None else row for text, row in zip(texts, rows, strict=True)]
 
     def decode(
         self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, temperature: float
@@ -150,23 +100,19 @@ class Engine:
             raise ValueError(
                 f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow"
             )
+        ends = np.minimum(lengths + min(max_tokens, self.capacity), self.capacity)
         chunks: list[tuple[Sequence[Text], Slab, list[Array]]] = []
         for low in range(0, len(texts), ROWS):
             part = slice(low, low + ROWS)
-            start = time.perf_counter()
-            cache, hidden = self._gather(sources[part], ROWS)
-            slab, *results = _decode(
-                self.params, self.config, cache, hidden, _pad(lengths[part], ROWS), _pad(keys[part], ROWS),
-                np.arange(ROWS) < len(texts[part]), stop.table, stop.last, temperature, max_tokens,
-            )  # fmt: skip
-            self._started(results[-1], start)
-            chunks.append((texts[part], Slab(*slab), results))
+            call = self._decode(sources[part], lengths[part], ends[part], keys[part], self._free, stop, temperature)
+            chunks.append((texts[part], *call))
         return partial(self._finish, chunks)
 
     def _finish(self, chunks: list[tuple[Sequence[Text], Slab, list[Array]]]) -> list[Text]:
         out: list[Text] = []
         for parents, slab, results in chunks:
             tokens, counts, log_probs, scores = self.usage.clock.wait(results)
+            tokens = tokens[:, : counts.max()]
             data, width = tokens.tobytes(), tokens.shape[1] * TOKEN_BYTES
             starts = range(0, len(data), width)
             ends = (np.arange(len(counts)) * width + counts * TOKEN_BYTES).tolist()
@@ -174,7 +120,7 @@ class Engine:
                 Text(parent.tokenizer, full := parent.data + data[low:high], parent, log_prob, len(full) >= self.full)
                 for parent, low, high, log_prob in zip(parents, starts, ends, log_probs.tolist(), strict=False)
             ]
-            self._keep(slab, [text.data for text in new], scores)
+            self._keep(slab, [text.key for text in new], scores)
             out += new
             self.usage.tokens += int(counts.sum())
         self._trim(len(chunks))
@@ -193,14 +139,14 @@ class Engine:
                     tokens[row, : len(texts[i])] = texts[i].tokens
                     used[row, starts[i] : len(texts[i])] = True
                 start = time.perf_counter()
-                sums = _log_probs(self.params, self.config, tokens, used, temperature)
+                sums = device.log_probs(self.params, self.config, tokens, used, temperature)
                 self._started(sums, start)
                 for i, value in zip(part, self.usage.clock.wait([sums])[0].tolist(), strict=False):
                     out[i] = value
         return out
 
     def forget(self, keep: int = 0) -> None:
-        """Drop the cached rows of all but the newest `keep` slabs; their texts are fed again when they are needed."""
+        """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
         while len(self._slabs) > keep:
             old = self._slabs.popleft()
             for key in old.keys:
@@ -213,39 +159,89 @@ class Engine:
         scores = np.array([score for _, _, score in self.rows([text for (text,) in args])])
         return (-np.logaddexp(0.0, -scores)).tolist()
 
-    def _feed(self, texts: Sequence[Text]) -> dict[bytes, Row]:
-        """Feed the tokens behind each text's longest cached ancestor (the whole text without one)."""
-        groups: dict[int, list[tuple[Text, Row | None, int]]] = {}
-        for text in texts:
+    def _make(self, texts: Iterable[Text]) -> dict[TextKey, Row]:
+        """Rows of texts that are not cached, link by link from what is; in each stage all texts go one link on."""
+        stages: list[dict[TextKey, Text]] = []
+        bases: dict[TextKey, Row | None] = {}  # what the first links stand on: None is an empty row
+        wanted = {text.key: text for text in texts}
+        for text in wanted.values():
             if len(text) > self.capacity or not len(text):
                 raise ValueError(f"a text of {len(text)} tokens does not fit the context of 1..{self.capacity} tokens: "
                                  f"{str(text)[:60]!r}")  # fmt: skip
-            ancestor = text.parent
-            while ancestor is not None and ancestor.data not in self._rows:
-                ancestor = ancestor.parent
-            row, known = (None, 0) if ancestor is None else (self._rows[ancestor.data], len(ancestor))
-            groups.setdefault(_bucket(len(text) - known), []).append((text, row, known))
-        fresh: dict[bytes, Row] = {}
-        slabs = 0
+            links = list(text.chain(until=self._rows))
+            for stage, link in enumerate(reversed(links)):
+                if stage == len(stages):
+                    stages.append({})
+                stages[stage][link.key] = link
+            if (base := links[-1].parent) is not None:
+                bases[base.key] = self._rows.get(base.key)
+        out: dict[TextKey, Row] = {}
+        known: Mapping[TextKey, Row | None] = bases
+        for stage in stages:
+            slabs = len(self._slabs)
+            made = self._feed([link for link in stage.values() if not link.sampled], known)
+            made |= self._write([link for link in stage.values() if link.sampled], known)
+            out |= {key: row for key, row in made.items() if key in wanted}
+            known = made  # no other rows are held: they are as many as those of all earlier stages
+            self._trim(len(self._slabs) - slabs)
+        return out
+
+    def _feed(self, texts: Iterable[Text], known: Mapping[TextKey, Row | None]) -> dict[TextKey, Row]:
+        """Read the last link of each text, all its tokens at once."""
+        groups: dict[int, list[Text]] = defaultdict(list)
+        for text in texts:
+            groups[_bucket(len(text) - text.start)].append(text)
+        made: dict[TextKey, Row] = {}
         for width, group in groups.items():
-            for low in range(0, len(group), FEED_ROWS):
-                part = group[low : low + FEED_ROWS]
+            for part in (group[low : low + FEED_ROWS] for low in range(0, len(group), FEED_ROWS)):
                 start = time.perf_counter()
-                cache, hidden = self._gather([row for _, row, _ in part], FEED_ROWS)
+                cache, hidden = self._gather([_under(text, known) for text in part], FEED_ROWS)
                 tokens, counts = np.zeros((FEED_ROWS, width), np.int32), np.zeros(FEED_ROWS, np.int32)
-                for i, (text, _, known) in enumerate(part):
-                    counts[i] = len(text) - known
-                    tokens[i, : counts[i]] = text.tokens[known:]
-                lengths = _pad(np.array([known for _, _, known in part], np.int32), FEED_ROWS)
-                slab, result = _feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
+                for i, text in enumerate(part):
+                    counts[i] = len(text) - text.start
+                    tokens[i, : counts[i]] = text.tokens[text.start :]
+                lengths = _pad(np.array([text.start for text in part], np.int32), FEED_ROWS)
+                slab, result = device.feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
                 self._started(result, start)
-                (scores,) = self.usage.clock.wait([result])
-                self.usage.fed += int(counts.sum())
-                self._keep(Slab(*slab), [text.data for text, _, _ in part], scores)
-                fresh |= {text.data: self._rows[text.data] for text, _, _ in part}
-                slabs += 1
-        self._trim(slabs)
-        return fresh
+                made |= self._made(part, Slab(*slab), result)
+        return made
+
+    def _write(self, texts: Sequence[Text], known: Mapping[TextKey, Row | None]) -> dict[TextKey, Row]:
+        """Write the last link of each text once more, as when it was drawn."""
+        made: dict[TextKey, Row] = {}
+        for part in (texts[low : low + ROWS] for low in range(0, len(texts), ROWS)):
+            lengths = np.array([text.start for text in part], np.int32)
+            ends = np.array([len(text) for text in part], np.int32)
+            forced = np.full((ROWS, self.capacity), -1, np.int32)  # -1 behind the end: never read
+            for i, text in enumerate(part):
+                forced[i, : len(text) - text.start] = text.tokens[text.start :]
+            sources = [_under(text, known) for text in part]
+            slab, results = self._decode(
+                sources, lengths, ends, np.zeros((0, 2), np.uint32), jnp.asarray(forced), self._never, 1.0
+            )
+            made |= self._made(part, slab, results[-1])
+        return made
+
+    def _made(self, texts: Sequence[Text], slab: Slab, result: Array) -> dict[TextKey, Row]:
+        """Wait for the scores of rows that were made, and keep these."""
+        (scores,) = self.usage.clock.wait([result])
+        self.usage.fed += sum(len(text) - text.start for text in texts)
+        self._keep(slab, [text.key for text in texts], scores)
+        return {text.key: self._rows[text.key] for text in texts}
+
+    def _decode(
+        self, sources: Sequence[Row | None], lengths: np.ndarray, ends: np.ndarray, keys: np.ndarray,
+        forced: Array, stop: Stop, temperature: float,
+    ) -> tuple[Slab, list[Array]]:  # fmt: skip
+        """Start one call; see `device.decode`. The one place that makes it: its operands always have the same types."""
+        start = time.perf_counter()
+        cache, hidden = self._gather(sources, ROWS)
+        slab, *results = device.decode(
+            self.params, self.config, cache, hidden, _pad(lengths, ROWS), _pad(ends, ROWS), _pad(keys, ROWS),
+            forced, stop.table, stop.last, float(temperature),
+        )  # fmt: skip
+        self._started(results[-1], start)
+        return Slab(*slab), results
 
     def _gather(self, sources: Sequence[Row | None], size: int) -> tuple[Cache, Array]:
         """Copy rows into the first places of a fresh slab of `size` rows; None is an empty row."""
@@ -256,12 +252,12 @@ class Engine:
         for owner, slab in slabs.items():
             held, mine = (slab.cache, slab.hidden), owners == owner
             here = np.where(mine, index, 0)
-            out = _take(held, here) if out is None else _merge(out, held, here, mine)
+            out = device.take(held, here) if out is None else device.merge(out, held, here, mine)
         if out is None:
             out = empty_cache(self.config, size, self.capacity), jnp.zeros((size, self.config.hidden_size))
         return out
 
-    def _keep(self, slab: Slab, keys: list[bytes], scores: np.ndarray) -> None:
+    def _keep(self, slab: Slab, keys: list[TextKey], scores: np.ndarray) -> None:
         slab.keys = keys
         self._slabs.append(slab)
         self._rows.update(zip(keys, zip(repeat(slab), range(len(keys)), scores.tolist(), strict=False), strict=False))
@@ -288,72 +284,6 @@ def _pad(x: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if len(x) < size else x
 
 
-@jax.jit
-def _take(held: Any, index: Array) -> Any:
-    return jax.tree.map(lambda x: x[index], held)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _merge(into: Any, held: Any, index: Array, mine: Array) -> Any:
-    """Rows `index` of `held` where `mine`, else what is there."""
-    return jax.tree.map(lambda a, b: jnp.where(mine.reshape(-1, *(1,) * (a.ndim - 1)), b[index], a), into, held)
-
-
-@partial(jax.jit, static_argnames="config", donate_argnums=(2, 3))
-def _feed(
-    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, tokens: Array, counts: Array
-) -> tuple[tuple[Cache, Array], Array]:
-    states, cache = advance(params, config, tokens, cache, lengths)  # pyright: ignore[reportAssignmentType]
-    last = jnp.take_along_axis(states, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]
-    hidden = jnp.where(counts[:, None] > 0, last, hidden)
-    return (cache, hidden), _score(params, hidden)
-
-
-@partial(jax.jit, static_argnames=("config", "max_tokens"), donate_argnums=(2, 3))
-def _decode(
-    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, keys: Array, active: Array,
-    table: Array, last: Array, temperature: Array, max_tokens: int,
-) -> tuple[Any, Array, Array, Array, Array]:  # fmt: skip
-    """Sample blocks: ((cache, hidden), tokens [rows, max_tokens], counts, log_probs, scores)."""
-    rows = len(lengths)
-
-    def going(state: Any) -> Array:
-        return (state[0] < max_tokens) & jnp.any(state[1])
-
-    def step(state: Any) -> Any:
-        i, active, cache, hidden, lengths, automaton, tokens, log_prob = state
-        log_p = jax.nn.log_softmax(logits(params, hidden) / temperature)
-        token = _draw(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, i)))(keys), log_p)
-        states, cache = advance(params, config, token[:, None], cache, lengths)
-        log_prob += jnp.where(active, jnp.take_along_axis(log_p, token[:, None], 1)[:, 0], 0.0)
-        tokens = tokens.at[:, i].set(token)
-        hidden = jnp.where(active[:, None], states[:, 0], hidden)
-        automaton = table[automaton, token]
-        lengths = lengths + active
-        active = active & (automaton != last) & (lengths < config.max_position_embeddings)
-        return i + 1, active, cache, hidden, lengths, automaton, tokens, log_prob
-
-    state = (
-        0, active, cache, hidden, lengths, jnp.zeros(rows, jnp.int32),
-        jnp.zeros((rows, max_tokens), jnp.int32), jnp.zeros(rows, jnp.float32),
-    )  # fmt: skip
-    _, _, cache, hidden, ends, _, tokens, log_prob = jax.lax.while_loop(going, step, state)
-    return (cache, hidden), tokens, ends - lengths, log_prob, _score(params, hidden)
-
-
-def _draw(u: Array, log_p: Array) -> Array:
-    """Inverse CDF: the first token whose cumulative probability exceeds u times the total; never an impossible one."""
-    cdf = jnp.cumsum(jnp.exp(log_p), -1)
-    return jnp.argmax(cdf > (u * cdf[:, -1])[:, None], -1).astype(jnp.int32)
-
-
-@partial(jax.jit, static_argnames="config")
-def _log_probs(params: Params, config: Config, tokens: Array, used: Array, temperature: Array) -> Array:
-    hidden, _ = advance(params, config, tokens)
-    log_p = jax.nn.log_softmax(logits(params, hidden[:, :-1]) / temperature)
-    each = jnp.take_along_axis(log_p, tokens[:, 1:, None], -1)[..., 0]
-    return jnp.sum(jnp.where(used[:, 1:], each, 0.0), -1)
-
-
-def _score(params: Params, hidden: Array) -> Array:
-    return score(params, hidden) if "score.weight" in params else jnp.zeros(len(hidden))
+def _under(text: Text, known: Mapping[TextKey, Row | None]) -> Row | None:
+    """The row that the last link of a text stands on."""
+    return None if text.parent is None else known[text.parent.key]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ppl.effects import Call
 from ppl.models import checkpoint
-from ppl.models.engine import Engine, Stop
+from ppl.models.decode import Stop
+from ppl.models.engine import Engine
 from ppl.models.text import TOKEN_BYTES, Text, Tokenizer
 from ppl.source import Key
 
@@ -70,7 +71,7 @@ class LanguageModel:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""
         if until not in self._stops:
             table = stop_table(self.tokenizer, until)
-            self._stops[until] = Stop(jnp.asarray(table), len(table) - 1), table
+            self._stops[until] = Stop.of(table, self.engine.config.vocab_size), table
         return self._stops[until]
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class Extension:
         self.text = text
         self.until = until
         self.max_tokens = max_tokens
-        self.temperature = temperature
+        self.temperature = float(temperature)
 
     @property
     def family(self) -> Hashable:
@@ -147,6 +148,29 @@ class Extension:
             if state == len(table) - 1:
                 return position == len(block) - 1
         return len(block) == limit
+
+    def encode(self, value: Text) -> Any:
+        """A draw as JSON: [the tokens behind `text`, log_prob, full].
+
+        Raises:
+            TypeError: `value` is not one link behind `text`, so `decode` could not give it back.
+        """
+        if not isinstance(value, Text) or value.parent is None or value.parent.key != self.text.key:
+            raise TypeError(f"{value!r} is not a block written behind {self.text!r}")
+        return [value.tokens[len(self.text) :].tolist(), value.log_prob, value.full]
+
+    def decode(self, data: Any) -> Text:
+        """The draw that `encode` wrote: the same tokens, parent, log_prob and full."""
+        tokens, log_prob, full = data
+        block = np.array(tokens, "<i4").tobytes()
+        return Text(self.lm.tokenizer, self.text.data + block, self.text, log_prob, full)
+
+    def sketch(self) -> str:
+        """What identifies the distribution when a record is compared with a program: the same in every process."""
+        return (
+            f"extend({self.lm.name}, text={zlib.crc32(self.text.data):08x}, until={self.until!r}, "
+            f"max_tokens={self.max_tokens}, temperature={self.temperature})"
+        )
 
     def __repr__(self) -> str:
         return f"Extension(of {len(self.text)} tokens, until={self.until!r}, max_tokens={self.max_tokens})"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Container, Iterator, Sequence
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import tokenizers
+
+from ppl.codec import register
 
 TOKEN_BYTES = 4
 
@@ -22,6 +27,7 @@ class Tokenizer:
         # Replay asks for the same prompts and lines again and again.
         self.encode = lru_cache(10_000)(self._encode)
         self.decode = lru_cache(100_000)(self._decode)
+        _alive.add(self)
 
     @classmethod
     def of_characters(cls, alphabet: str) -> Tokenizer:
@@ -56,9 +62,18 @@ class Tokenizer:
         """What each token writes, by id."""
         return [self.backend.decode([i], skip_special_tokens=False) for i in range(self.size)]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for tokenizers of the same vocabulary, rules and end-of-text tokens: 32 hex digits of BLAKE2b."""
+        what = f"{self.backend.to_str()}{sorted(self.eos)}"
+        return blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
     def ends(self, data: bytes) -> bool:
         """Whether the last token is an end-of-text token."""
         return data[-TOKEN_BYTES:] in self._eos_data
+
+
+_alive: WeakSet[Tokenizer] = WeakSet()  # texts in files name their tokenizer by its fingerprint
 
 
 class Text:
@@ -66,9 +81,12 @@ class Text:
 
     Two texts are equal when their tokens are. `log_prob` is what the sampler reported for the tokens after
     `parent`: nats, summed over tokens, under the distribution they were drawn from; None if they were not drawn.
+
+    A text is a chain of links, each the tokens behind a `parent`: *sampled* where `log_prob` is a number, else *given*
+    (a prompt, `text + "..."`). A link without tokens is none.
     """
 
-    __slots__ = ("data", "full", "log_prob", "parent", "tokenizer")
+    __slots__ = ("data", "full", "links", "log_prob", "parent", "tokenizer")
 
     def __init__(
         self,
@@ -83,11 +101,41 @@ class Text:
         self.parent = parent
         self.log_prob = log_prob
         self.full = full  # the model's context has no room for more
+        # One int32 a link: where it ends, in bytes (a multiple of 4), plus 1 if it was sampled.
+        if parent is None:
+            self.links = len(data).to_bytes(4, "little") if data else b""
+        elif len(data) == len(parent.data):
+            self.links = parent.links
+        else:
+            self.links = parent.links + (len(data) + (log_prob is not None)).to_bytes(4, "little")
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, text: str) -> Text:
         """The tokens of a string."""
         return cls(tokenizer, tokenizer.encode(text))
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """The tokens and how they came about, (data, links): with equal keys, a model computes the same bits."""
+        return self.data, self.links
+
+    @property
+    def sampled(self) -> bool:
+        """Whether what was written after `parent` was drawn from a distribution."""
+        return self.log_prob is not None and self.parent is not None
+
+    @property
+    def start(self) -> int:
+        """Tokens before the last link."""
+        return 0 if self.parent is None else len(self.parent)
+
+    def chain(self, until: Container[tuple[bytes, bytes]] = ()) -> Iterator[Text]:
+        """This text, then its ancestors; from links without tokens the parent. Ends before a key of `until`."""
+        text: Text | None = self
+        while text is not None and text.data and text.key not in until:
+            if text.parent is None or text.links != text.parent.links:
+                yield text
+            text = text.parent
 
     @property
     def tokens(self) -> np.ndarray:
@@ -122,3 +170,33 @@ class Text:
 
     def __hash__(self) -> int:
         return hash(self.data)
+
+
+def _to(text: Text) -> dict[str, Any]:
+    """Tokens, and of each text of the chain from the first to this one: length in tokens, log_prob, full."""
+    chain: list[list[Any]] = []
+    link: Text | None = text
+    while link is not None:
+        if link.tokenizer is not text.tokenizer or not text.data.startswith(link.data):
+            raise TypeError("extends a text that it does not begin with, or one of another tokenizer")
+        chain.append([len(link), link.log_prob, link.full])
+        link = link.parent
+    return {"tokens": text.tokens.tolist(), "chain": chain[::-1], "tokenizer": text.tokenizer.fingerprint}
+
+
+def _from(body: dict[str, Any]) -> Text:
+    tokenizer = next((t for t in list(_alive) if t.fingerprint == body["tokenizer"]), None)
+    if tokenizer is None:
+        raise ValueError(
+            f"no tokenizer with fingerprint {body['tokenizer']} is in use: load the model of the text first"
+        )
+    data = np.array(body["tokens"], "<i4").tobytes()
+    text: Text | None = None
+    for length, log_prob, full in body["chain"]:
+        text = Text(tokenizer, data[: length * TOKEN_BYTES], text, log_prob, full)
+    if text is None:
+        raise ValueError("a text without its chain")
+    return text
+
+
+register(Text, "text", _to, _from)

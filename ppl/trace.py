@@ -223,34 +223,29 @@ def trace_of(run: Run[T], killed: str | None = None) -> Trace[T]:
 
 
 def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:
-    """Run a program with given answers, as far as they and the weights let it come."""
-    run, left, moved = Run(program), choices | calls, True
-    killers: list[str] = []
-    while moved and not run.done:
-        moved, killers, missing = False, [], ""
-        for request in run.requests():
+    """Run a program with given answers, in the order of the host driver: draws and calls when nothing else is open."""
+    run, left, end = Run(program), choices | calls, None
+    while not run.done and end is None:
+        requests = run.requests()
+        for request in [r for r in requests if not isinstance(r.effect, Sample | Call)] or requests:
             effect, address, answer = request.effect, request.address, None
+            log_weight = effect.log_weight if isinstance(effect, Weight) else 0.0
             if isinstance(effect, Sample | Call):
                 if address not in (calls if isinstance(effect, Call) else choices):
-                    missing = missing or f"{address}: the program asks for {effect!r}, which the trace does not hold"
-                    continue
-                answer = given(address, effect)
-                left.discard(address)
-            log_weight = effect.log_weight if isinstance(effect, Weight) else 0.0
-            if effect.weighted and answer is not None:
-                log_weight = answer[1]
-            if log_weight == -math.inf:
-                killers.append(address)
-            else:
-                request.answer(answer)
-                moved = True
-        if not moved and not killers and killed is None:
-            raise ReplayError(missing)
+                    if address != killed:
+                        raise ReplayError(f"{address}: the program asks for {effect!r}, which the trace does not hold")
+                    log_weight = -math.inf  # a draw of weight zero
+                else:
+                    answer = given(address, effect)
+                    left.discard(address)
+                    log_weight = answer[1] if effect.weighted else 0.0
+            if log_weight == -math.inf:  # the program must not see an impossible world
+                end = address
+                break
+            request.answer(answer)
     if left:
         raise ReplayError(f"{min(left)}: the trace holds this site, but {program.name} did not come there")
-    if not run.done and killed not in killers:
-        killed = killers[0] if killers else killed
-    return trace_of(run, None if run.done else killed)
+    return trace_of(run, end)
 
 
 def _stored(address: str, dist: Any, value: Any) -> list[Any]:

@@ -123,6 +123,15 @@ def test_killed_at_any_byte_it_goes_on_as_if_nothing_had_happened(random: Any) -
         assert asked_again["model"] == asked["model"] - drawn
 
 
+def test_a_torn_line_is_dropped_whole(tmp_path: Path) -> None:
+    """Also one that is longer than all that is still to come."""
+    population, whole, _ = _whole(tmp_path / "j")
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(lines[:-1]) + b'12345678 [0,"torn' + b"x" * 500)
+    again, bytes_again, _ = _whole(tmp_path / "j")
+    assert (again, bytes_again) == (population, whole)
+
+
 @settings(max_examples=60, deadline=None, database=None)
 @given(programs(), st.randoms(use_true_random=False))
 def test_any_program_goes_on(tiny: Tiny, random: Any) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from ppl import SMC, Last, Multinomial, Run, condition, factor, infer, parallel, program, run, sample, scan, uniform
-from ppl.effects import Effect
+from ppl import (
+    SMC, Last, Multinomial, Run, condition, factor, infer, parallel, program, run, sample, scan, twist, uniform,
+)  # fmt: skip
+from ppl.effects import Effect, Twist
 from ppl.program import ForgottenAwait
+from ppl.twists import Twists
 
 COIN = uniform([0, 1])
 made: list[int] = []
@@ -86,6 +89,30 @@ def test_scans_nest_and_clone() -> None:
         one = copy
     assert one.value == (6, [[1], [1, 1], [1, 1, 1]])
     assert seen[-1] == "rows/row:2/step:2/f" and "rows/row:1/step/y" in seen
+
+
+@program
+async def guided(total: int, x: int) -> tuple[int, None]:
+    await twist("v", float(x))
+    return total, None
+
+
+def test_twists_of_a_scan_replace_those_of_earlier_steps() -> None:
+    """A product over steps would count the same evidence at each of them. Another scan has twists of its own."""
+
+    @program
+    async def twice() -> None:
+        await scan(guided, 0, (1, 5, 2))
+        await scan(guided, 0, (4,))
+
+    one, twists, changes = Run(twice()), Twists(), list[float]()
+    while not one.done:
+        run = one.focus
+        assert isinstance(run.effect, Twist)
+        changes.append(twists.change(run.effect, run))
+        run.answer(None)
+    assert changes == [1.0, 4.0, -3.0, 4.0]
+    assert twists.total() == 6.0
 
 
 def test_a_scan_beside_others_in_a_parallel() -> None:

@@ -223,6 +223,17 @@ def test_transforms_go_into_loops(make: Any) -> None:
     assert_same_measure(propose(make(3), {"**/y": Categorical.of({0: 0.1, 1: 0.9})}), make(3))
 
 
+def test_the_second_scan_of_a_program_has_its_own_addresses() -> None:
+    @program
+    async def twice() -> tuple[int, ...]:
+        _, first = await scan(step, 0, range(2))
+        _, second = await scan(step, 0, range(2))
+        return *first, *second, (await step(0, 0))[1]
+
+    assert {value[3] for value in measure(condition(twice(), {"twice/step:3/y": 1}))} == {1}
+    assert {value[4] for value in measure(condition(twice(), {"twice/step:4/y": 1}))} == {1}
+
+
 @pytest.mark.parametrize("make", [scanned, looped])
 def test_conditioning_on_a_site_that_never_comes_kills_and_says_so(make: Any) -> None:
     result = infer(condition(make(3), {f"{make.__name__}/step:1/typo": 1}), Importance(4))

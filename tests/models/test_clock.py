@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppl.models import engine
-from ppl.models.engine import Clock
+from ppl.models import clock as clock_module
+from ppl.models.clock import Clock
 from ppl.models.language_model import LanguageModel
 from ppl.source import Key
 
@@ -57,7 +57,7 @@ class Result:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(engine, "time", world)
+    monkeypatch.setattr(clock_module, "time", world)
     return world
 
 
@@ -69,7 +69,7 @@ events = st.lists(st.tuples(st.sampled_from(["call", "host", "wait", "wait all"]
 def test_never_more_than_wall_time(events: list[tuple[str, int, int]]) -> None:
     world, clock = World(), Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "time", world)
+        patch.setattr(clock_module, "time", world)
         waited = 0
         for what, a, b in events:
             before = (clock.seconds, world.now)

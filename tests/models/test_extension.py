@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -133,3 +134,48 @@ def test_the_stop_is_found_within_and_across_tokens_of_several_characters() -> N
             for token in tokens:
                 state, written = table[state, token], written + pieces[token]
                 assert (state == len(table) - 1) == (until in written)
+
+
+def test_a_draw_survives_json(new_model: MakeModel) -> None:
+    lm = new_model("abcd", eos="d", context=10)
+    for prompt, max_tokens in (("abca", 3), ("abcabca", 9)):
+        dist = lm.extend(lm.text(prompt) + "b", until="c", max_tokens=max_tokens, temperature=1.7)
+        drawn = Extension.begin_many([Key.of(i) for i in range(40)], [dist] * 40)()
+        assert {text.full for text in drawn} == {False, max_tokens == 9}
+        for text in [*drawn, dist.text + "abc"]:
+            data = json.loads(json.dumps(dist.encode(text), allow_nan=False))
+            assert data[0] == text.tokens[len(dist.text) :].tolist()
+            back = dist.decode(data)
+            assert back.parent is dist.text and back.tokenizer is lm.tokenizer and back.key == text.key
+            assert (back.data, back.log_prob, back.full) == (text.data, text.log_prob, text.full)
+            assert back.last == text.last and back.finished == text.finished
+
+
+def test_what_is_no_draw_is_not_written_down(new_model: MakeModel) -> None:
+    lm = new_model("abcd")
+    dist = lm.extend(lm.text("ab"), max_tokens=3)
+    strangers: list[Any] = [
+        lm.text("abc"),
+        lm.text("a") + "b" + "c" + "d",
+        lm.text("ba") + "c",
+        (lm.text("a") + "b") + "c",
+    ]
+    for value in [*strangers, "abc", None]:
+        with pytest.raises(TypeError, match="is not a block written behind Text"):
+            dist.encode(value)
+
+
+def test_a_sketch_tells_distributions_apart_and_processes_not(new_model: MakeModel) -> None:
+    lm = new_model("abcd")
+    text = lm.text("ab")
+    assert lm.extend(text, until="cd", max_tokens=3).sketch() == (
+        "extend(tiny, text=dd9eb80c, until='cd', max_tokens=3, temperature=1.0)"
+    )
+    some: list[dict[str, Any]] = [{}, {"until": "a"}, {"until": "b"}, {"max_tokens": 3}, {"temperature": 0.5}]
+    sketches = [lm.extend(text, **options).sketch() for options in some] + [lm.extend(lm.text("ba")).sketch()]
+    other = new_model("abcd")
+    other.name = "other"
+    sketches.append(other.extend(text).sketch())
+    assert len({*sketches}) == len(sketches)
+    assert lm.handle().extend(lm.text("ab")).sketch() == sketches[0]
+    assert lm.extend(text, temperature=1).sketch() == sketches[0]

@@ -70,3 +70,24 @@ def test_pieces_are_what_tokens_write() -> None:
     (newline,) = np.frombuffer(tokenizer.encode("\n"), np.int32).tolist()
     assert tokenizer.decode(tokenizer.encode("a b\n")) == "a b\n"
     assert tokenizer.pieces()[newline] == "\n"
+
+
+def test_links_are_what_was_written_at_once() -> None:
+    ab = Text.of(AB, "ab")
+    drawn, given = Text(AB, ab.data + AB.encode("ba"), ab, -1.0), ab + "ba"
+    assert drawn.sampled and not given.sampled and not ab.sampled
+    assert drawn == given and len({ab.key, drawn.key, given.key, (ab + "b" + "a").key, Text.of(AB, "abba").key}) == 5
+    assert (ab + "" + "ba").key == (Text.of(AB, "") + "ab" + "ba" + "").key == given.key
+    assert (drawn + "a").key != (given + "a").key and (drawn.start, ab.start) == (2, 0)
+    assert list((drawn + "" + "a").chain()) == [Text.of(AB, "abbaa"), drawn, ab]
+    assert list((drawn + "a").chain(until={drawn.key})) == [Text.of(AB, "abbaa")]
+
+
+def test_fingerprints_are_of_what_the_tokenizer_does() -> None:
+    same = [Tokenizer.of_characters("ab\n"), Tokenizer(AB.backend, []), AB]
+    assert len({tokenizer.fingerprint for tokenizer in same}) == 1
+    others = [Tokenizer.of_characters("ba\n"), Tokenizer.of_characters("ab"), Tokenizer(AB.backend, [2])]
+    others += [Tokenizer(AB.backend, [0, 1])]
+    assert len({tokenizer.fingerprint for tokenizer in [AB, *others]}) == 5
+    assert Tokenizer(AB.backend, [1, 0]).fingerprint == others[-1].fingerprint
+    assert int(AB.fingerprint, 16) >= 0

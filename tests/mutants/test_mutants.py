@@ -17,7 +17,7 @@ from ppl.inference import weights
 from ppl.inference.population import Particle, Particles, Population
 from ppl.inference.resampling import Adaptive, Ancestors, Keep, Resampler, Vector
 from ppl.run import Run
-from ppl.testing import Branch, Draw, Guide, Loop, Score, Stop, Tiny, assert_proper, assert_same_measure
+from ppl.testing import Branch, Draw, Guide, Loop, Score, Steer, Steps, Stop, Tiny, assert_proper, assert_same_measure
 from ppl.twists import Twists
 
 COIN = Draw(((1, 2),))
@@ -29,6 +29,7 @@ POOL = [
     Tiny((COIN, Guide("a", (1, 3)), FAIR, Guide("a", (2, 0.5)), Score((1, 2)))),
     Tiny((FAIR, Guide("a", (2, 3)), Branch((Score((2,)), Score((3,))), (Guide("b", (3,)),)), COIN, Guide("a", (1, 2)))),
     Tiny((Loop(((1, 1, 1),), (Score((2, 0.5)),)),)),
+    Tiny((Steer(((1, 3),)), Score((1, 2)), Steps(2, (Steer(((2, 1), (1, 1))), Score((1, 0.5)))))),
 ]
 Algorithm = Callable[[Program[Any]], Program[Any]]
 
@@ -114,6 +115,20 @@ class Stuck(Particles[Any]):
 
     def select(self, ancestors: Sequence[int]) -> None:
         super().select(range(len(ancestors)))
+
+
+class DrawsUnweighed(Particles[Any]):
+    """What a draw from a proposal weighs is forgotten."""
+
+    def _weigh_draw(self, particle: Particle[Any], draw: tuple[Any, float], address: str) -> bool:
+        return draw[1] > -math.inf
+
+
+class DrawsUpsideDown(Particles[Any]):
+    """Proposal over target."""
+
+    def _weigh_draw(self, particle: Particle[Any], draw: tuple[Any, float], address: str) -> bool:
+        return super()._weigh_draw(particle, (draw[0], -draw[1] if draw[1] > -math.inf else draw[1]), address)
 
 
 class OfParticle(Particles[Any]):
@@ -264,6 +279,8 @@ MUTANTS = {
     "evidence is the mean of log weights": _properly(smc(MeanOfLogs)),
     "finished particles are weighted again": _properly(smc(ReweightFinished)),
     "weights are reset but nobody moves": _properly(smc(Stuck)),
+    "draws from a proposal are not weighed": _properly(smc(DrawsUnweighed)),
+    "draws are weighed by proposal over target": _properly(smc(DrawsUpsideDown)),
     "twists are not divided out": _properly(smc(TwistsStay)),
     "children do not inherit twists": _properly(smc(TwistsNotInherited)),
     "children share the twists of their parent": _properly(smc(TwistsShared)),

@@ -29,10 +29,10 @@ class NUTS:
     branches on their values. Discrete draws are summed out, and drawn afterwards given the rest: over all their
     combinations if there are at most 256, else by funsor (`pip install ppl[numpyro]`), one number a site.
 
-    The population holds what the program returns for each draw, chain after chain, all of weight 1: it is normalised, and
-    there is no evidence. Its diagnostics: "r_hat" and "n_eff" (dicts, by site, the worst of its numbers), "divergences"
-    (a count), "chains", and "draws" (dict by site, [chains, samples, ...]). Warns when a transition diverged, or r-hat
-    exceeds 1.05 at a site.
+    The population holds what the program returns for each draw, chain after chain, all of weight 1: it is normalised,
+    and there is no evidence. Its diagnostics: "r_hat" and "n_eff" (dicts, by site, the worst of its numbers),
+    "divergences" (a count), "chains", and "draws" (dict by site, [chains, samples, ...]; of a host `Categorical` the
+    indices of its values). Warns when a transition diverged, or r-hat exceeds 1.05 at a site.
 
     Raises:
         ValueError: a count below 1, `target_accept` not within (0, 1), a program without a continuous draw, or none of
@@ -113,8 +113,8 @@ def _diagnose(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str,
 def _warn(config: NUTS, r_hat: dict[str, float], divergences: int) -> None:
     if divergences:
         warnings.warn(
-            f"NUTS: {divergences} of {config.chains * config.samples} transitions diverged, so part of the posterior may "
-            "be missing; try a target_accept nearer to 1, or other coordinates (non-centred)",
+            f"NUTS: {divergences} of {config.chains * config.samples} transitions diverged, so part of the posterior "
+            "may be missing; try a target_accept nearer to 1, or other coordinates (non-centred)",
             stacklevel=2,
         )
     bad = {site: value for site, value in r_hat.items() if value > R_HAT}

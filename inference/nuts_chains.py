@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -43,52 +45,65 @@ class Target(Protocol):
 
 def run_chains(program: Program[Any], config: NUTS, key: Key) -> dict[str, Any]:
     """{"draws": {site: array [chains, samples, ...]}, "divergences": int}."""
+    names, run = compiled(program, config)
+    ok, found, divergences = run(jax_key(jnp.asarray(key.data)))
+    if not ok:
+        raise ValueError(
+            f"NUTS: none of {TRIES} random starting points has a positive density and a finite gradient; is an "
+            "observation impossible under all values of the draws?"
+        )
+    shape = (config.chains, config.samples)
+    draws = {site: np.asarray(found[site]).reshape(*shape, *found[site].shape[1:]) for site in names}
+    return {"draws": draws, "divergences": int(divergences)}
+
+
+@lru_cache(maxsize=8)
+def compiled(program: Program[Any], config: NUTS) -> tuple[tuple[str, ...], Callable[[jax.Array], Any]]:
+    """The sites, and a compiled function of a key: whether there are starts, draws by site, how many diverged.
+
+    Kept for the last programs: with other seeds they need no compilation.
+    """
     model = to_numpyro(program)
-    start_key, run_key, discrete_key, trace_key = jax.random.split(jax_key(jnp.asarray(key.data)), 4)
-    continuous, discrete = latent_sites(program, model, trace_key)
+    continuous, discrete = latent_sites(program, model)
     if combinations(discrete) <= LARGEST_SUM:
         target: Target = Summed(model, discrete)
     else:
         from ppl.inference.nuts_funsor import Eliminated
 
         target = Eliminated(program, model, continuous, discrete)
-    starts = _starts(target, continuous, start_key, config.chains)
-    if config.chains == 1:
-        starts = jax.tree.map(lambda x: x[0], starts)
-    kernel = numpyro.infer.NUTS(
-        potential_fn=target.potential, target_accept_prob=config.target_accept,
-        max_tree_depth=config.max_tree_depth, dense_mass=config.dense_mass,
-    )  # fmt: skip
-    mcmc = numpyro.infer.MCMC(
-        kernel, num_warmup=config.warmup, num_samples=config.samples, num_chains=config.chains,
-        chain_method="vectorized", progress_bar=False,
-    )  # fmt: skip
-    mcmc.run(run_key, init_params=starts)
+    shapes = unconstrained_shapes(continuous)
 
     def finish(row: tuple[Values, jax.Array]) -> Values:
         position, row_key = row
         values = target.discrete(position, row_key)
         return values | constrain_fn(handlers.substitute(model, data=values), (), {}, position)
 
-    @jax.jit
-    def finish_all(positions: Values) -> Values:
-        keys = jax.random.split(discrete_key, config.chains * config.samples)
-        flat = {site: x.reshape(-1, *x.shape[2:]) for site, x in positions.items()}
-        return lax.map(finish, (flat, keys), batch_size=128)
+    def run(key: jax.Array) -> Any:
+        start_key, chain_key, discrete_key = jax.random.split(key, 3)
+        starts, ok = _starts(target, shapes, start_key, config.chains)
+        kernel = numpyro.infer.NUTS(
+            potential_fn=target.potential, target_accept_prob=config.target_accept,
+            max_tree_depth=config.max_tree_depth, dense_mass=config.dense_mass,
+        )  # fmt: skip
+        mcmc = numpyro.infer.MCMC(
+            kernel, num_warmup=config.warmup, num_samples=config.samples, num_chains=config.chains,
+            chain_method="vectorized", progress_bar=False,
+        )  # fmt: skip
+        mcmc.run(chain_key, init_params=starts if config.chains > 1 else jax.tree.map(lambda x: x[0], starts))
+        row_keys = jax.random.split(discrete_key, config.chains * config.samples)
+        draws = lax.map(finish, (mcmc.get_samples(), row_keys), batch_size=128)
+        return ok, draws, jnp.sum(mcmc.get_extra_fields()["diverging"])
 
-    found = finish_all(mcmc.get_samples(group_by_chain=True))
-    shape = (config.chains, config.samples)
-    draws = {site: np.asarray(found[site]).reshape(*shape, *found[site].shape[1:]) for site in continuous | discrete}
-    return {"draws": draws, "divergences": int(np.sum(mcmc.get_extra_fields()["diverging"]))}
+    return (*continuous, *discrete), jax.jit(run)
 
 
-def latent_sites(program: Program[Any], model: Any, key: jax.Array) -> tuple[Values, Values]:
+def latent_sites(program: Program[Any], model: Any) -> tuple[Values, Values]:
     """The numpyro sites of continuous and of discrete draws, by name.
 
     Raises:
         ValueError: no draw is continuous.
     """
-    sites = handlers.trace(handlers.seed(model, key)).get_trace()
+    sites = handlers.trace(handlers.seed(model, 0)).get_trace()
     latent = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
     discrete = {name: site for name, site in latent.items() if site["fn"].support.is_discrete}
     continuous = {name: site for name, site in latent.items() if name not in discrete}
@@ -98,6 +113,13 @@ def latent_sites(program: Program[Any], model: Any, key: jax.Array) -> tuple[Val
             "Importance and SMC approximate it"
         )
     return continuous, discrete
+
+
+def unconstrained_shapes(continuous: Values) -> dict[str, tuple[int, ...]]:
+    """Of each continuous draw, in the coordinates in which the chains move."""
+    return {
+        name: biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"])) for name, site in continuous.items()
+    }
 
 
 def combinations(discrete: Values) -> int:
@@ -132,7 +154,7 @@ class Summed:
         """-log joint density for each combination."""
 
         def one(values: Values) -> jax.Array:
-            return potential_energy(handlers.substitute(self.model, data=values), (), {}, position)
+            return jnp.asarray(potential_energy(handlers.substitute(self.model, data=values), (), {}, position))
 
         return jax.vmap(one)(self.combinations) if self.combinations else one({})[None]
 
@@ -146,23 +168,24 @@ class Summed:
         return {name: values[chosen] for name, values in self.combinations.items()}
 
 
-def _starts(target: Target, continuous: Values, key: jax.Array, chains: int) -> Values:
-    """For each chain the first of some uniform points within (-2, 2) that has a density and a gradient (as in Stan)."""
-    keys = jax.random.split(key, len(continuous))
-    tried: Values = {}
-    for site_key, (name, site) in zip(keys, continuous.items(), strict=True):
-        shape = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
-        tried[name] = jax.random.uniform(site_key, (chains * TRIES, *shape), minval=-2.0, maxval=2.0)
+def _starts(
+    target: Target, shapes: dict[str, tuple[int, ...]], key: jax.Array, chains: int
+) -> tuple[Values, jax.Array]:
+    """For each chain the first of some points uniform within (-2, 2), as in Stan, that has a density and a gradient.
+
+    Also whether every chain has one.
+    """
+    keys = jax.random.split(key, len(shapes))
+    tried = {
+        name: jax.random.uniform(site_key, (chains, TRIES, *shape), minval=-2.0, maxval=2.0)
+        for site_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
 
     def usable(position: Values) -> jax.Array:
         energy, slope = jax.value_and_grad(target.potential)(position)
         return jnp.isfinite(energy) & jnp.all(jnp.array([jnp.all(jnp.isfinite(s)) for s in jax.tree.leaves(slope)]))
 
-    ok = np.asarray(jax.jit(lambda rows: lax.map(usable, rows, batch_size=TRIES))(tried)).reshape(chains, TRIES)
-    if not ok.any(axis=1).all():
-        raise ValueError(
-            f"NUTS: none of {TRIES} random starting points has a positive density and a finite gradient; is an "
-            "observation impossible under all values of the draws?"
-        )
-    chosen = np.argmax(ok, axis=1) + TRIES * np.arange(chains)
-    return {name: values[chosen] for name, values in tried.items()}
+    ok = lax.map(jax.vmap(usable), tried)
+    chosen = jnp.argmax(ok, axis=1)
+    starts = {name: jax.vmap(lambda x, i: x[i])(values, chosen) for name, values in tried.items()}
+    return starts, jnp.all(jnp.any(ok, axis=1))

@@ -51,7 +51,9 @@ def _replay(program: Program[T], draws: dict[str, Any]) -> T:
             effect, answer = request.effect, None
             if isinstance(effect, Sample):
                 if request.address not in draws:
-                    raise TypeError(f"{request.address}: {program!r} must return numbers, arrays, tuples, lists or dicts")
+                    raise TypeError(
+                        f"{request.address}: {program!r} must return numbers, arrays, tuples, lists or dicts"
+                    )
                 answer, dist = draws[request.address], effect.dist
                 while isinstance(dist, Proposed):
                     dist = dist.target

@@ -8,6 +8,7 @@ driver (`measure`, `run`) interprets both.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -269,7 +270,8 @@ def _number(effect: Effect[Any], value: Any) -> float:
 
 def is_traced(value: Any) -> bool:
     """Whether JAX is tracing the program and has put this in the place of a number."""
-    return hasattr(value, "aval") and not hasattr(value, "addressable_shards")
+    jax = sys.modules.get("jax.core")  # nothing is traced before somebody has imported it
+    return jax is not None and isinstance(value, jax.Tracer)
 
 
 def _log_prob(dist: Distribution[Any], value: Any) -> float:

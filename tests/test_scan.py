@@ -7,7 +7,20 @@ from typing import Any
 import pytest
 
 from ppl import (
-    SMC, Last, Multinomial, Run, condition, factor, infer, parallel, program, run, sample, scan, twist, uniform,
+    SMC,
+    Last,
+    Multinomial,
+    Run,
+    condition,
+    factor,
+    infer,
+    parallel,
+    program,
+    run,
+    sample,
+    scan,
+    twist,
+    uniform,
 )  # fmt: skip
 from ppl.effects import Effect, Twist
 from ppl.program import ForgottenAwait

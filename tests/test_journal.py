@@ -35,7 +35,7 @@ from ppl import (
     scan,
     uniform,
 )
-from ppl.models import TableLM
+from ppl.models import StepReward, TableLM, sloppy
 from ppl.testing import Tiny, programs
 
 
@@ -309,3 +309,23 @@ def test_texts_of_a_language_model_come_back(tmp_path: Path) -> None:
     text = path.read_bytes()
     path.write_bytes(text[: len(text) // 2])
     assert infer(writes(), Importance(5), 1, journal=path).population == whole
+
+
+def test_a_particle_filter_over_a_transformer_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """With a fresh engine, as in a fresh process: its rows are rebuilt from the texts in the journal."""
+
+    def solve(journal: Path | None) -> tuple[Any, int]:
+        lm = sloppy.load_model()
+        program = sloppy.solve(lm, StepReward(lm), "37+5*7-4*8+6")
+        return infer(program, SMC(6), 2, journal=journal).population, lm.tokens
+
+    path = tmp_path / "j"
+    whole, tokens = solve(None)
+    assert solve(path) == (whole, tokens)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) * 2 // 3]) + lines[-1][:20])
+    again, more = solve(path)
+    assert again == whole
+    assert 0 < more < tokens / 2
+    assert [text.log_prob for text in again.values] == [text.log_prob for text in whole.values]
+    assert solve(path) == (whole, 0)

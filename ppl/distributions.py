@@ -12,6 +12,7 @@ from ppl import codec
 from ppl.source import Key, begin_draws, uniforms
 
 T = TypeVar("T")
+U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -90,12 +91,12 @@ class Categorical(Generic[T]):
         self.probabilities = [w / total for w in weights]
         self._cdf: list[float] = []
 
-    @classmethod
-    def of(cls, table: dict[T, float]) -> Categorical[T]:
+    @staticmethod
+    def of(table: Mapping[U, float]) -> Categorical[U]:
         """From a mapping value -> probability (or unnormalised weight, not negative)."""
         if any(not w >= 0 for w in table.values()):
             raise ValueError(f"Categorical.of: weights must not be negative or nan: {table}")
-        return cls(tuple(table), [math.log(w) if w else -math.inf for w in table.values()])
+        return Categorical(tuple(table), [math.log(w) if w else -math.inf for w in table.values()])
 
     @property
     def family(self) -> Hashable:

@@ -60,6 +60,7 @@ class Loop:
             check_print(f"{scope[:-1]}: the carry of a scan", value, before)
         self.carry, self.count, self.past = recorded.carry, recorded.count, recorded.past
         self.over, self._marks, self.run = recorded.over, recorded._marks, None
+        self.name, self.first = recorded.name, recorded.first
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Loop) and self._state() == other._state()

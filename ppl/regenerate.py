@@ -48,6 +48,9 @@ def regenerate(trace: Trace[T], selection: Selection) -> Program[Regenerated[T]]
     selection that does not depend on the trace (Wingate, Stuhlmueller and Goodman 2011, "Lightweight implementations
     of probabilistic programming languages via transformational compilation"; the ratio as in Cusumano-Towner et al.
     2019, "Gen").
+
+    Raises:
+        ValueError: the trace has weight zero.
     """
     return Program("regenerate", _regenerate, (trace, selection), {})
 
@@ -67,6 +70,8 @@ async def _recorded(program: Program[T]) -> Trace[T]:
 
 
 async def _regenerate(trace: Trace[T], selection: Selection) -> Regenerated[T]:
+    if trace.killed is not None:
+        raise ValueError(f"regenerate: the trace was killed at {trace.killed}; a chain starts at a possible trace")
     run = Run(trace.program)
     kept: set[str] = set()
     log_ratio = 0.0

@@ -60,6 +60,8 @@ def _replay_loop(run: Run[Any], recorded: Loop, visit: Visit | None) -> None:
         return
     if loop.run is None or recorded.count:
         loop.jump(recorded, run.scope)
+        if recorded.count:
+            run._counts[recorded.name] = recorded.first + recorded.count - 1  # pyright: ignore[reportOptionalOperand]
         if run._iterate():
             run._advance(run._leave())
             return

@@ -25,7 +25,11 @@ def conditioned(program: Program[T], values: Mapping[str, Any]) -> Program[T]:
     """`condition(program, values)`: see there.
 
     Law: conditioning on a draw is observing it: `condition(p, {a: v})` means p with `observe` at a.
+
+    Raises:
+        ValueError: a key cannot be an address of the program.
     """
+    addresses = _checked(program, values)
 
     def edit(address: str, effect: Sample[Any]) -> Change | None:
         if address not in values:
@@ -34,14 +38,18 @@ def conditioned(program: Program[T], values: Mapping[str, Any]) -> Program[T]:
         dist = effect.dist.target if isinstance(effect.dist, Proposed) else effect.dist
         return observe(effect.name, dist, value), lambda _: value
 
-    return Program(program.name, _start, (program, edit, frozenset(values)), {})
+    return Program(program.name, _start, (program, edit, addresses), {})
 
 
 def intervene(program: Program[T], values: Mapping[str, Any]) -> Program[T]:
     """The program in which these addresses are set and not drawn: Pearl's `do`. Their probability does not count.
 
     An address that a path does not ask for changes nothing there.
+
+    Raises:
+        ValueError: a key cannot be an address of the program.
     """
+    _checked(program, values)
 
     def edit(address: str, effect: Sample[Any]) -> Change | None:
         if address not in values:
@@ -116,6 +124,17 @@ class _Signal:
         return (yield self.signal)
 
 
+def _checked(program: Program[Any], values: Mapping[str, Any]) -> frozenset[str]:
+    """The addresses; `ValueError` for what cannot be one of this program."""
+    for address in values:
+        if "*" in address or not address.startswith(f"{program.name}/"):
+            raise ValueError(
+                f"{address!r} is no address of {program.name}: write whole addresses like '{program.name}/x:1', as "
+                "trace(...) shows them; globs are for propose and select"
+            )
+    return frozenset(values)
+
+
 async def _start(program: Program[T], edit: Edit, needed: frozenset[str]) -> T:
     met = _Met()
     value = await _edited(program, edit, f"{program.name}/", met)
@@ -162,19 +181,16 @@ async def _edited(program: Program[T], edit: Edit, scope: str, met: _Met) -> T:
 
 
 async def _edited_scan(effect: Scan[Any, Any], edit: Edit, at: _Scope, met: _Met) -> Any:
-    first: dict[str, int] = {}  # the name of the steps, and the occurrence of the first
-
-    def step(state: tuple[Any, frozenset[str]], index: int) -> Program[Any]:
+    def step(state: tuple[Any, frozenset[str], str], index: int) -> Program[Any]:
         program = effect.program(state[0], index)
-        first[program.name] = at.counts.get(program.name, -1) + 1
-        inner = address_of(at.scope, program.name, first[program.name] + index) + "/"
+        inner = address_of(at.scope, program.name, at.counts.get(program.name, -1) + 1 + index) + "/"
         return Program(program.name, _edited_step, (program, edit, inner, state[1]), {})
 
-    # What has been edited travels in the carry: a replay does not make the earlier steps again.
-    start: tuple[Any, frozenset[str]] = (effect.carry, frozenset())
-    (carry, edited), outputs = await Scan(step, start, range(len(effect.xs)))
-    for name, occurrence in first.items():
-        at.counts[name] = occurrence + len(outputs) - 1
+    # What has been edited and the name of the steps travel in the carry: a replay does not make the steps again.
+    start: tuple[Any, frozenset[str], str] = (effect.carry, frozenset(), "")
+    (carry, edited, name), outputs = await Scan(step, start, range(len(effect.xs)))
+    if outputs:
+        at.counts[name] = at.counts.get(name, -1) + len(outputs)
     met.addresses |= edited
     return carry, outputs
 
@@ -183,5 +199,5 @@ async def _edited_step(program: Program[Any], edit: Edit, scope: str, edited: fr
     met = _Met()
     value = await _edited(program, edit, scope, met)
     carry, output = pair(value)
-    state = carry, edited | met.addresses
+    state = carry, edited | met.addresses, program.name
     return Last(state, output) if type(value) is Last else (state, output)

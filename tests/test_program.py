@@ -110,9 +110,10 @@ def _signature(run: Run[Any]) -> Any:
 def test_a_clone_is_at_the_same_point_and_goes_its_own_way(tiny: Tiny, random: Any) -> None:
     """At each step, also with branches of a `parallel` of programs answered in any order and half open.
 
-    Catches a log that misses an answer, shares a list with its clone, or forgets which branch an answer was for.
+    Catches a log that misses an answer, shares a list with its clone, or forgets which branch an answer was for; and
+    a clone that gives an address twice: equal addresses would be equal keys.
     """
-    run = Run(tiny.program())
+    run, seen = Run(tiny.program()), list[str]()
     while not run.done:
         clone = run.clone()
         assert _signature(clone) == _signature(run)
@@ -121,8 +122,11 @@ def test_a_clone_is_at_the_same_point_and_goes_its_own_way(tiny: Tiny, random: A
         request = random.choice(clone.requests())
         request.answer(_random_answer(request.effect, random))
         assert _signature(run) == before
+        run = random.choice((run, run.clone()))
         request = random.choice(run.requests())
+        seen.append(request.address)
         request.answer(_random_answer(request.effect, random))
+    assert len({*seen}) == len(seen)
     assert _signature(run.clone()) == _signature(Run(tiny.program(), run.log)) == _signature(run)
 
 

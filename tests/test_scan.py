@@ -128,6 +128,23 @@ def test_twists_of_a_scan_replace_those_of_earlier_steps() -> None:
     assert twists.total() == 6.0
 
 
+def test_a_clone_behind_a_scan_counts_its_steps() -> None:
+    """Equal addresses would be equal keys: the second scan would draw what the first drew."""
+
+    @program
+    async def two() -> list[int]:
+        _, a = await scan(step, 0, range(2))
+        _, b = await scan(step, 0, range(2))
+        return a + b
+
+    one, seen = Run(two()), list[str]()
+    while not one.done:
+        one = one.clone()
+        seen.append(one.requests()[0].address)
+        one.requests()[0].answer(1 if seen[-1].endswith("y") else None)
+    assert seen[::2] == ["two/step/y", "two/step:1/y", "two/step:2/y", "two/step:3/y"]
+
+
 def test_a_scan_beside_others_in_a_parallel() -> None:
     @program
     async def both() -> Any:

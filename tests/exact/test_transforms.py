@@ -14,6 +14,7 @@ from ppl import (
     Categorical,
     Enumerate,
     Importance,
+    Multinomial,
     Program,
     ReplayError,
     call,
@@ -29,6 +30,7 @@ from ppl import (
     propose,
     recorded,
     regenerate,
+    run,
     sample,
     scan,
     select,
@@ -232,6 +234,52 @@ def test_the_second_scan_of_a_program_has_its_own_addresses() -> None:
 
     assert {value[3] for value in measure(condition(twice(), {"twice/step:3/y": 1}))} == {1}
     assert {value[4] for value in measure(condition(twice(), {"twice/step:4/y": 1}))} == {1}
+
+
+@program
+async def flip(carry: int, _: int) -> tuple[int, bool]:
+    y = await sample("y", Bernoulli(0.5))
+    return carry + y, y
+
+
+@pytest.mark.parametrize("site", ["flip", "flip:1"])
+@pytest.mark.parametrize("transform", [condition, intervene])
+def test_edits_behind_a_finished_scan_survive_cloning(transform: Any, site: str) -> None:
+    """A clone does not make the steps of a finished scan again; what follows must keep its addresses all the same."""
+
+    @program
+    async def quiet() -> tuple[int, int]:
+        a, _ = await scan(flip, 0, range(1))
+        await factor("f", -1.0 * a)
+        b, _ = await scan(flip, 0, range(1))
+        return a, b
+
+    @program
+    async def mixed() -> tuple[int, int]:
+        a, _ = await scan(flip, 0, range(1))
+        await factor("f", -1.0 * a)
+        b, _ = await flip(0, 0)
+        return a, b
+
+    for make in (quiet, mixed):
+        assert_proper(SMC(2, Multinomial), transform(make(), {f"{make.__name__}/{site}/y": True}))
+
+
+def test_keys_that_cannot_be_addresses_are_refused() -> None:
+    for key in ("y", "looped/step:*/y", "scanned/step/y"):
+        with pytest.raises(ValueError, match=r"is no address of looped: write whole addresses like 'looped/x:1'"):
+            condition(looped(1), {key: 1})
+        with pytest.raises(ValueError, match=r"is no address of looped"):
+            intervene(looped(1), {key: 1})
+
+
+def test_regenerate_refuses_a_killed_trace() -> None:
+    @program
+    async def doomed() -> None:
+        await factor("wall", -math.inf)
+
+    with pytest.raises(ValueError, match="killed at doomed/wall"):
+        run(regenerate(trace(doomed()), select("**")), 0)
 
 
 @pytest.mark.parametrize("make", [scanned, looped])

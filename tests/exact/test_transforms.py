@@ -70,6 +70,22 @@ def test_wrapping_in_a_sub_program_or_a_parallel_changes_nothing(tiny: Tiny) -> 
     assert_same_measure(in_parallel(tiny.program()), tiny.program())
 
 
+@program
+async def together(a: Program[Any], b: Program[Any]) -> Any:
+    return tuple(await parallel(a, b))
+
+
+@program
+async def in_turn(a: Program[Any], b: Program[Any]) -> Any:
+    return await a, await b
+
+
+@LAWS
+@given(programs(max_paths=8), programs(max_paths=8))
+def test_in_parallel_is_in_sequence(a: Tiny, b: Tiny) -> None:
+    assert_same_measure(together(a.program(), b.program()), in_turn(a.program(), b.program()))
+
+
 @LAWS
 @given(programs())
 def test_a_proposal_changes_nothing(tiny: Tiny) -> None:

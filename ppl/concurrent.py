@@ -26,7 +26,7 @@ class Calls:
         self._left = len(calls)
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._error: tuple[int, BaseException] | None = None
+        self._error: BaseException | None = None
         if len(calls) > 1:
             self._start(1)
             before = -1
@@ -46,7 +46,7 @@ class Calls:
         elif self._calls:
             self._ended.wait()
         if self._error is not None:
-            raise self._error[1]
+            raise self._error
         return self.answers
 
     def _start(self, count: int) -> None:
@@ -60,7 +60,7 @@ class Calls:
                 try:
                     self.answers[i] = self._calls[i]()
                 except BaseException as error:
-                    self._error = self._error or (i, error)
+                    self._error = self._error or error
             with self._lock:
                 self._left -= 1
                 if not self._left:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.choice import Choice, weigh
-from ppl.effects import Sample, Twist, Weight
-from ppl.language import factor, parallel
+from ppl.distributions import Distribution, Proposed, as_distribution
+from ppl.effects import Sample
+from ppl.language import factor
 from ppl.program import Program
 from ppl.request import Request
-from ppl.run import Run
-from ppl.select import Selection
+from ppl.select import Selection, select
 from ppl.trace import Trace, trace_of
+from ppl.walk import Ask, Walk, ask
 
 T = TypeVar("T")
+Proposals = Mapping[str, Callable[[Any, Distribution[Any]], Distribution[Any]]]
+"""By glob of addresses: from the old value of a site, and its distribution there, what to draw the new one from."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +33,24 @@ class Regenerated(Generic[T]):
     log); `-inf` without a trace. `pi` is the program's measure over traces."""
 
 
-def recorded(program: Program[T]) -> Program[Trace[T]]:
+def recorded(program: Program[T], steps: int | None = None) -> Program[Trace[T]]:
     """The program, giving its trace: any algorithm can run it, so that a posterior is over traces.
+
+    With `steps`, it stops behind so many factors and twists: what it means then is the target of SMC at that moment.
 
     Law: the value of the trace has the meaning of the program.
     """
-    return Program("recorded", _recorded, (program,), {})
+    return Program("recorded", _recorded, (program, steps), {})
 
 
-def regenerate(trace: Trace[T], selection: Selection) -> Program[Regenerated[T]]:
+def regenerate(trace: Trace[T], selection: Selection, proposals: Proposals | None = None) -> Program[Regenerated[T]]:
     """Draw the selected sites of a trace again, and what comes to be asked for; keep the rest.
 
     A value that is kept although its distribution has changed is weighed by it; one whose support has vanished
     rejects the proposal (drawing it again would not be reversible: from there the value would be kept). Sites that
-    are no longer asked for are dropped. Fresh draws come from the program, or from its proposals.
+    are no longer asked for are dropped. Fresh draws come from the program, or from its own proposals; a selected site
+    that a glob of `proposals` matches is drawn from `proposals[glob](old value, distribution)` instead, given that
+    the trace has it. A trace that ends early is proposed one that ends as early, under the target of that moment.
 
     Law: accepting with probability min(1, exp(log_ratio)) leaves the posterior over traces invariant, for any
     selection that does not depend on the trace (Wingate, Stuhlmueller and Goodman 2011, "Lightweight implementations
@@ -52,63 +60,93 @@ def regenerate(trace: Trace[T], selection: Selection) -> Program[Regenerated[T]]
     Raises:
         ValueError: the trace has weight zero.
     """
-    return Program("regenerate", _regenerate, (trace, selection), {})
+    return Program("regenerate", _regenerate, (trace, selection, proposals or {}), {})
 
 
-async def _recorded(program: Program[T]) -> Trace[T]:
-    run = Run(program)
-    while not run.done:
-        for request in run.requests():
-            effect = request.effect
-            if effect.weighted:
-                draw = await effect.raw  # pyright: ignore[reportAttributeAccessIssue]
-                await factor(effect.name, draw[1])
-                request.answer(draw)
-            else:
-                request.answer(await effect)
-    return trace_of(run)
+async def _recorded(program: Program[T], steps: int | None) -> Trace[T]:
+    walk, before = Walk(program), 0.0
+    while walk.active and walk.steps != steps:
+        await walk.advance()
+        if walk.log_weight != before:
+            await factor((walk.killed or "weight").rpartition("/")[2].partition(":")[0], walk.log_weight - before)
+        before = walk.log_weight
+    return trace_of(walk.run, steps=steps)
 
 
-async def _regenerate(trace: Trace[T], selection: Selection) -> Regenerated[T]:
+async def _regenerate(trace: Trace[T], selection: Selection, proposals: Proposals) -> Regenerated[T]:
     if trace.killed is not None:
         raise ValueError(f"regenerate: the trace was killed at {trace.killed}; a chain starts at a possible trace")
-    run = Run(trace.program)
-    kept: set[str] = set()
-    log_ratio = 0.0
-    while not run.done:
-        requests = run.requests()
-        asked: list[Request] = []
-        for request in requests:
-            effect, address = request.effect, request.address
-            if isinstance(effect, Weight):
-                if effect.log_weight == -math.inf:
-                    return Regenerated(None, -math.inf)
-                if not isinstance(effect, Twist):
-                    log_ratio += effect.log_weight
-                request.answer(None)
-            elif isinstance(effect, Sample) and address in trace.choices and address not in selection:
-                old = trace.choices[address]
-                change = effect.dist.log_prob(old.value) - old.log_prob
-                if change == -math.inf:
-                    return Regenerated(None, -math.inf)
-                log_ratio += change
-                kept.add(address)
-                request.answer(_again(effect, old))
-            else:
-                asked.append(request)
-        if asked and len(asked) == len(requests):
-            answers = await parallel(*[r.effect.raw if isinstance(r.effect, Sample) else r.effect for r in asked])
-            for request, answer in zip(asked, answers, strict=True):
-                if request.effect.weighted:
-                    log_ratio += answer[1]
-                    if log_ratio == -math.inf:
-                        return Regenerated(None, -math.inf)
-                request.answer(answer)
-    log_ratio -= math.fsum(trace.factors.values())
-    log_ratio -= math.fsum(c.log_weight for address, c in trace.choices.items() if address not in kept)
-    return Regenerated(trace_of(run), log_ratio)
+    walk, change = Walk(trace.program), _Change(trace, selection, proposals)
+    try:
+        while walk.active and walk.steps != trace.steps:
+            await walk.advance(change.given)
+    except _Impossible:
+        return Regenerated(None, -math.inf)
+    if walk.killed is not None:
+        return Regenerated(None, -math.inf)
+    return Regenerated(trace_of(walk.run, steps=trace.steps), walk.log_weight + change.log_ratio())
 
 
-def _again(effect: Sample[Any], old: Choice) -> Any:
-    """The logged answer that gives a site its old value."""
-    return (old.value, weigh(effect.dist, old.value, old.address)) if effect.weighted else old.value
+class _Impossible(Exception):
+    """The proposed trace, or the way back from it, has probability zero."""
+
+
+class _Change:
+    """What becomes of the sites of a trace, and the ratio of the draws."""
+
+    def __init__(self, trace: Trace[Any], selection: Selection, proposals: Proposals) -> None:
+        self.trace = trace
+        self.selection = selection
+        self.proposals = [(select(pattern), make) for pattern, make in proposals.items()]
+        self.changed = False  # until something is drawn, all is as in the old trace
+        self.gained = 0.0  # log density of the draws here over the old one, of sites that have both; less their weights
+        self.kept: set[str] = set()
+
+    def given(self, request: Request) -> Any:
+        """The answer to a request, or what to ask."""
+        effect, address = request.effect, request.address
+        if isinstance(effect, Sample):
+            if address in self.trace.choices:
+                old = self.trace.choices[address]
+                if address not in self.selection:
+                    return self._keep(effect, old, old.value, 0.0)
+                for selection, make in self.proposals:
+                    if address in selection:
+                        return self._near(effect, old, make)
+            self.changed = True
+        elif not self.changed:  # the call was made with these arguments, the note sent
+            return self.trace.calls.get(address)
+        return ask(request)
+
+    def _keep(self, effect: Sample[Any], old: Choice, value: Any, log_back: float) -> Any:
+        """Answer with the value. `log_back`: probability of the proposal back to the old one over that of this one."""
+        change = effect.dist.log_prob(value) - old.log_prob + log_back
+        if change == -math.inf:
+            raise _Impossible
+        self.kept.add(old.address)
+        self.gained += change
+        if not effect.weighted:
+            return value
+        log_weight = weigh(effect.dist, value, old.address)
+        self.gained -= log_weight  # which the walk counts
+        return value, log_weight
+
+    def _near(self, effect: Sample[Any], old: Choice, make: Callable[[Any, Any], Distribution[Any]]) -> Ask:
+        self.changed = True
+        where = f"the proposal for {old.address}"
+        there = as_distribution(make(old.value, _target(effect.dist)), where)
+
+        def then(value: Any) -> Any:
+            back = as_distribution(make(value, _target(old.dist)), where)
+            return self._keep(effect, old, value, back.log_prob(old.value) - there.log_prob(value))
+
+        return Ask(lambda: Sample(effect.name, there), then)
+
+    def log_ratio(self) -> float:
+        """Of all but the weight of the new trace."""
+        dropped = math.fsum(c.log_weight for address, c in self.trace.choices.items() if address not in self.kept)
+        return self.gained - self.trace.log_likelihood - self.trace.log_twist - dropped
+
+
+def _target(dist: Any) -> Any:
+    return dist.target if isinstance(dist, Proposed) else dist

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,9 +30,12 @@ from ppl.distributions import Distribution
 from ppl.effects import Call, Effect, Factor, Sample, Twist, Weight
 from ppl.host import play
 from ppl.program import Program
+from ppl.request import Request
 from ppl.rerun import ReplayError
 from ppl.run import Run
 from ppl.source import Key
+from ppl.twists import Twists
+from ppl.walk import Given, Walk
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,14 +43,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORMAT = 1
 HEAD = ("address", "value", "log prob or weight", "distribution")
-Given = Callable[[str, Effect[Any]], Any]  # the logged answer to a draw or call at an address
+Recorded = Callable[[str, Effect[Any]], Any]  # the logged answer to a draw or call at an address
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a Markov kernel tried."""
+
+    site: str
+    """The address that was drawn again, or what else the kernel calls the move."""
+    accepted: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Trace(Mapping[str, Any], Generic[T]):
     """What one run did; as a mapping: address -> value drawn there.
 
-    Two traces are equal when all but the program and the distribution objects are.
+    A trace may end early, behind a number of factors and twists: as the particles of SMC do, between two of its steps.
+    Its target is then that of SMC at this moment.
+
+    Two traces are equal when all but the program, the distribution objects and the moves are.
     """
 
     program: Program[T]
@@ -62,6 +77,14 @@ class Trace(Mapping[str, Any], Generic[T]):
     """What the program returned; None if it was killed."""
     killed: str | None = None
     """The address of the factor or draw of weight zero."""
+    steps: int | None = None
+    """Behind how many factors and twists it ends, if not before by itself; None: it goes on to the return."""
+    log_twist: float = 0.0
+    """The twists that stand at its end (natural log); once the program has returned, none do."""
+    moves: tuple[Move, ...] = ()
+    """What the kernels that made this trace tried, oldest first."""
+    run: Run[T] | None = field(default=None, repr=False)
+    """The run at the end of the trace: clone it to go on from there. None for a run that was killed."""
 
     def __getitem__(self, address: str) -> Any:
         return self.choices[address].value
@@ -89,8 +112,11 @@ class Trace(Mapping[str, Any], Generic[T]):
 
     @property
     def log_joint(self) -> float:
-        """log prior + log likelihood: the log density of this trace in the program's measure."""
-        return self.log_prior + self.log_likelihood
+        """log prior + log likelihood: the log density of this trace in the program's measure.
+
+        Of a trace that ends early: with the twists that stand there.
+        """
+        return self.log_prior + self.log_likelihood + self.log_twist
 
     @cached_property
     def log_weight(self) -> float:
@@ -102,7 +128,10 @@ class Trace(Mapping[str, Any], Generic[T]):
 
         Raises:
             TypeError: a value has no JSON form; names its address.
+            ValueError: the trace ends early.
         """
+        if self.steps is not None:
+            raise ValueError(f"{self!r} ends after {self.steps} factors and twists: only whole traces have a JSON form")
         return json.dumps(
             {
                 "ppl trace": FORMAT,
@@ -175,7 +204,11 @@ class Trace(Mapping[str, Any], Generic[T]):
         return f"<table><caption>{escape(str(self))}</caption><tr>{head}</tr>{''.join(lines)}</table>"
 
     def __repr__(self) -> str:
-        end = f"killed at {self.killed}" if self.killed is not None else f"value={_short(self.value)}"
+        end = f"value={_short(self.value)}"
+        if self.killed is not None:
+            end = f"killed at {self.killed}"
+        elif self.run is not None and not self.run.done:
+            end = f"suspended after {self.steps} factors and twists"
         return f"Trace({self.program.name}: {len(self)} choices, log_joint={self.log_joint:.4f}, {end})"
 
 
@@ -195,15 +228,42 @@ def replay(program: Program[T], trace: Trace[Any]) -> Trace[T]:
     def given(address: str, effect: Effect[Any]) -> Any:
         return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
 
+    if trace.steps is not None:
+        walk = Walk(program)
+        while walk.active and walk.steps < trace.steps:
+            walk.follow(answers_of(trace))
+        return trace_of(walk.run, walk.killed, trace.steps)
     return _replayed(program, given, {*trace.choices}, {*trace.calls}, trace.killed)
 
 
-def trace_of(run: Run[T], killed: str | None = None) -> Trace[T]:
-    """The trace of a run of any driver, from its log. `killed` names the site that gave it weight zero, if one did."""
+def answers_of(trace: Trace[Any]) -> Given:
+    """What a trace answers to the requests of a walk.
+
+    Raises:
+        ReplayError: when asked for a site that the trace does not hold.
+    """
+
+    def given(request: Request) -> Any:
+        effect, address = request.effect, request.address
+        if not isinstance(effect, Sample | Call):
+            return None
+        if address not in (trace.calls if isinstance(effect, Call) else trace.choices):
+            raise ReplayError(f"{address}: the program asks for {effect!r}, which the trace does not hold")
+        return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
+
+    return given
+
+
+def trace_of(run: Run[T], killed: str | None = None, steps: int | None = None) -> Trace[T]:
+    """The trace of a run of any driver, from its log.
+
+    `killed` names the site that gave it weight zero, if one did; `steps` says that it was stopped after so many.
+    """
     draws: list[tuple[str, Distribution[Any], Any]] = []
     factors, twists, calls = dict[str, float](), dict[str, float](), dict[str, Any]()
+    standing = Twists()
 
-    def visit(address: str, effect: Effect[Any], answer: Any, _: Run[Any]) -> None:
+    def visit(address: str, effect: Effect[Any], answer: Any, asker: Run[Any]) -> None:
         if isinstance(effect, Sample):
             draws.append((address, effect.dist, answer))
         elif isinstance(effect, Call):
@@ -212,17 +272,22 @@ def trace_of(run: Run[T], killed: str | None = None) -> Trace[T]:
             factors[address] = effect.log_weight
         elif isinstance(effect, Twist):
             twists[address] = effect.log_weight
+            standing.change(effect, asker)
 
     again = Run(run.program, run.log, visit)
     if killed is not None:
         for request in again.requests():
             if request.address == killed and isinstance(request.effect, Weight):
                 visit(killed, request.effect, None, again)
-    value = again.value if killed is None else None
-    return Trace(run.program, {c.address: c for c in scored(draws)}, factors, twists, calls, value, killed)
+    alive = killed is None
+    choices, log_twist = {c.address: c for c in scored(draws)}, 0.0 if again.done else standing.total()
+    return Trace(
+        run.program, choices, factors, twists, calls, again.value if alive else None, killed, steps, log_twist,
+        run=again if alive else None,
+    )  # fmt: skip
 
 
-def _replayed(program: Program[T], given: Given, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:
+def _replayed(program: Program[T], given: Recorded, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:
     """Run a program with given answers, in the order of the host driver: draws and calls when nothing else is open."""
     run, left, end = Run(program), choices | calls, None
     while not run.done and end is None:
@@ -257,7 +322,7 @@ def _stored(address: str, dist: Any, value: Any) -> list[Any]:
 
 def _content(trace: Trace[Any]) -> tuple[Any, ...]:
     choices = {a: (c.value, c.log_prob, c.log_weight) for a, c in trace.choices.items()}
-    return choices, trace.factors, trace.twists, trace.calls, trace.value, trace.killed
+    return choices, trace.factors, trace.twists, trace.calls, trace.value, trace.killed, trace.steps
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -41,7 +41,7 @@ async def _importance(program: Program[T], count: int) -> Population[T]:
     return particles.population()
 
 
-def check_particles(algorithm: str, count: int) -> None:
+def check_particles(algorithm: str, count: int, what: str = "particles") -> None:
     """Raise `ValueError` unless `count` is a positive int."""
     if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{algorithm}: particles must be an integer of at least 1, not {count!r}")
+        raise ValueError(f"{algorithm}: {what} must be an integer of at least 1, not {count!r}")

@@ -63,7 +63,7 @@ async def _nuts(program: Program[T], config: NUTS) -> Population[T]:
 
     result = await Sample("chains", Chains(program, config))
     draws, divergences = result["draws"], result["divergences"]
-    r_hat, n_eff = _diagnose(draws)
+    r_hat, n_eff = r_hat_and_n_eff(draws)
     _warn(config, r_hat, divergences)
     values = returned(program, {site: x.reshape(-1, *x.shape[2:]) for site, x in draws.items()})
     diagnostics = {
@@ -96,7 +96,7 @@ class Chains:
         return f"Chains({self.program!r}, {self.config!r})"
 
 
-def _diagnose(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+def r_hat_and_n_eff(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
     """Worst r-hat and n_eff of each site; nan for a site that never moved, or of fewer than 4 draws."""
     from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.distributions import Categorical
 from ppl.effects import Effect, Factor, Weight
 from ppl.inference import weights
+from ppl.inference.resampling import Ancestors
 from ppl.language import factor, parallel, sample
 from ppl.program import Program
 from ppl.request import Request
 from ppl.run import Run
+from ppl.trace import Move, Trace, answers_of, trace_of
 from ppl.twists import Twists
+from ppl.walk import Walk
 
 T = TypeVar("T")
+Kernel = Callable[[Program[T], Trace[T]], Program[Trace[T]]]
 
 
-class Particle(Generic[T]):
+class Particle(Walk[T]):
     """A run with its log weight; `origin` is the index of the first-generation particle it descends from."""
 
-    __slots__ = ("log_weight", "origin", "run", "twists")
+    __slots__ = ("follows", "origin")
 
     def __init__(self, run: Run[T], log_weight: float, twists: Twists, origin: int) -> None:
-        self.run = run
-        self.log_weight = log_weight
-        self.twists = twists
+        super().__init__(run, twists, log_weight)
         self.origin = origin
+        self.follows: Trace[T] | None = None
+        """The trace whose draws and calls this particle takes over, in conditional SMC."""
 
     @property
     def active(self) -> bool:
@@ -44,6 +48,11 @@ class Particle(Generic[T]):
         """Once the run has returned, divide its twists out."""
         if self.run.done:
             self.log_weight -= self.twists.total()
+
+    def move(self, trace: Trace[T]) -> None:
+        """Go where a trace ends; the weight stays."""
+        assert trace.end is not None
+        self.run, self.twists = trace.end.run.clone(), trace.end.twists.copy()
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,13 @@ class Particles(Generic[T]):
 
     async def advance(self) -> None:
         """Bring every particle past its next factor or twist, or to its return; draws go out as batches."""
-        moving = [particle for particle in self.members if particle.active]
+        moving: list[Particle[T]] = []
+        for particle in self.members:
+            if particle.active:
+                if particle.follows is None:
+                    moving.append(particle)
+                else:
+                    particle.follow(answers_of(particle.follows))
         while moving:
             asked: list[Effect[Any]] = []
             waiting: list[tuple[Particle[T], Run[Any], Sequence[Request] | None]] = []  # None: for the run's one effect
@@ -185,22 +200,47 @@ class Particles(Generic[T]):
             self.killed[address] += 1
         return particle.log_weight > -math.inf
 
-    def select(self, ancestors: Sequence[int]) -> None:
-        """Replace the population by children of equal weight; the evidence stays.
+    def select(self, ancestors: Sequence[int], dist: Ancestors) -> None:
+        """Replace the population by children; `dist` says what they weigh."""
+        self._replace(ancestors, dist.child_log_weights(ancestors))
 
-        The first child of a particle keeps its run, only further children replay.
-        """
-        level = weights.log_mean_exp(self.log_weights)
+    def expand(self, times: int) -> None:
+        """Make `times` of each particle that has more to run; the mean weight stays."""
+        copies = [times if particle.active else 1 for particle in self.members]
+        ancestors = [k for k, count in enumerate(copies) for _ in range(count)]
+        growth = math.log(len(ancestors) / len(self.members))
+        logw = [
+            particle.log_weight - math.log(count) + growth for particle, count in zip(self.members, copies, strict=True)
+        ]
+        self._replace(ancestors, [logw[k] for k in ancestors])
+
+    def _replace(self, ancestors: Sequence[int], log_weights: Sequence[float]) -> None:
+        """The first child of a particle keeps its run, only further children replay."""
         old, used = self.members, set[int]()
         members: list[Particle[T]] = []
-        for a in ancestors:
+        for a, log_weight in zip(ancestors, log_weights, strict=True):
+            parent = old[a]
             if a in used:
-                members.append(old[a].child(level))
+                members.append(parent.child(log_weight))
             else:
                 used.add(a)
-                old[a].log_weight = level
-                members.append(old[a])
+                parent.log_weight, parent.follows = log_weight, None
+                members.append(parent)
         self.members = members
+
+    async def rejuvenate(self, kernel: Kernel[T], steps: int | None) -> list[Move]:
+        """Move each particle by a kernel, under the target of SMC behind so many steps (None: of the program).
+
+        The weights stay. Behind `steps`, particles that have returned stay as they are, whatever the others do: a move
+        that depends on the population would not leave it properly weighted. What the kernels tried.
+        """
+        living = [p for p in self.members if (p.log_weight > -math.inf if steps is None else p.active)]
+        before = [trace_of(particle.run, steps=steps) for particle in living]
+        after = await parallel(*[kernel(trace.program, trace) for trace in before])
+        for particle, old, new in zip(living, before, after, strict=True):
+            if new.end is not old.end:
+                particle.move(new)
+        return [move for trace in after for move in trace.moves]
 
     def step(self, resampled: bool) -> Step:
         """The diagnostics of this moment."""
@@ -208,10 +248,10 @@ class Particles(Generic[T]):
         unique = len({particle.origin for particle in self.members if particle.log_weight > -math.inf})
         return Step(weights.ess(logw), weights.log_mean_exp(logw), unique, resampled)
 
-    def population(self, steps: Sequence[Step] = ()) -> Population[T]:
+    def population(self, steps: Sequence[Step] = (), diagnostics: Mapping[str, Any] | None = None) -> Population[T]:
         """What remains when nothing is active."""
         values = tuple(p.run.value if p.log_weight > -math.inf else None for p in self.members)
-        return Population(values, tuple(self.log_weights), tuple(steps), self.killed)
+        return Population(values, tuple(self.log_weights), tuple(steps), self.killed, diagnostics)
 
 
 def collapse(populations: Program[Population[T]]) -> Program[T]:

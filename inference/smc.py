@@ -5,26 +5,42 @@ Gordon, Salmond and Smith 1993; Del Moral, Doucet and Jasra 2006; as a transform
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ppl.distributions import Categorical
+from ppl.inference.chains import Acceptance
 from ppl.inference.importance import check_particles
-from ppl.inference.population import Particles, Population, Step
+from ppl.inference.population import Kernel, Particles, Population, Step
 from ppl.inference.resampling import Adaptive, Resampler
-from ppl.language import note, sample
+from ppl.language import factor, note, sample
 from ppl.program import Program
+from ppl.transforms import annealed, check_powers
 
 T = TypeVar("T")
+Report = Callable[[Step], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class SMC:
     """`particles` runs advance from factor to factor; `resample` decides, at each, who goes on.
 
-    `resample` is a scheme (`Multinomial`, `Stratified`, `Systematic`, `Residual`: at every factor) or
-    `Adaptive(scheme, threshold)` (only when the effective sample size is low).
+    `resample` is a scheme (`Multinomial`, `Stratified`, `Systematic`, `Residual`, `SSP`: at every factor),
+    `Adaptive(scheme, threshold)` (only when the effective sample size is low), or `Tempered(scheme)` (by tempered
+    weights, the rest of which the children carry).
 
-    Law: `measure(collapse(SMC(n, resample)(p))) == measure(p)`.
+    `rejuvenate`, a kernel such as `Suffix()`, moves every particle that goes on at each factor, under the target of
+    that moment, and all of them once at the end (resample-move: Gilks and Berzuini 2001, "Following a moving target").
+
+    `temper`, rising powers such as (0.1, 0.3, 1.0), holds the factors back: the runs end first, and the likelihood
+    comes in portions, with moves between (Chopin 2002); pointless without `rejuvenate`.
+
+    `expand` runs that many copies of each particle to the next factor, of which `particles` remain: SMC steering (Lew
+    et al. 2023, "Sequential Monte Carlo Steering of Large Language Models using Probabilistic Programs"), whose
+    resampling is `WithoutReplacement`. The last copies are not resampled, so more may be left.
+
+    Law: `measure(collapse(SMC(n, ...)(p))) == measure(p)`.
 
         >>> from ppl import collapse, measure
         >>> from ppl.tiny import Draw, Score, Tiny
@@ -32,32 +48,80 @@ class SMC:
         >>> measure(collapse(SMC(2)(coin))) == measure(coin)
         True
 
+    Diagnostics: "acceptance" of the moves, by site.
+
     Raises:
-        ValueError: fewer than 1 particle.
+        ValueError: fewer than 1 particle or copy, or powers that do not rise to 1.
     """
 
     particles: int
     resample: Resampler = Adaptive()
+    rejuvenate: Kernel[Any] | None = None
+    temper: tuple[float, ...] | None = None
+    expand: int = 1
 
     def __post_init__(self) -> None:
         check_particles("SMC", self.particles)
+        check_particles("SMC", self.expand, "expand")
         if not callable(self.resample):
             raise TypeError(f"SMC: resample must be a scheme like Systematic or Adaptive(...), not {self.resample!r}")
+        if self.rejuvenate is not None and not callable(self.rejuvenate):
+            raise TypeError(f"SMC: rejuvenate must be a kernel like Suffix(), not {self.rejuvenate!r}")
+        if self.temper is not None:
+            check_powers("SMC: temper", self.temper)
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
-        return Program("smc", _smc, (program, self.particles, self.resample), {})
+        return Program("smc", _smc, (program, self, _note), {})
 
 
-async def _smc(program: Program[T], count: int, resample: Resampler) -> Population[T]:
-    particles, steps = Particles(program, count), list[Step]()
+def stepwise(smc: SMC, program: Program[T]) -> Program[T]:
+    """As `collapse(smc(program))`, but what each step adds to the evidence is a factor of its own.
+
+    So an outer SMC can resample whole inner populations as they come: with `rejuvenate=PMMH(...)` it is SMC^2 (Chopin,
+    Jacob and Papaspiliopoulos 2013, "SMC^2: an efficient algorithm for sequential analysis of state space models").
+
+    Law: `measure(stepwise(smc, p)) == measure(p)`.
+    """
+    return Program("stepwise", _stepwise, (program, smc), {})
+
+
+async def _smc(program: Program[T], config: SMC, report: Report) -> Population[T]:
+    if config.temper is not None:
+        program = annealed(program, config.temper)
+    particles, steps, moves = Particles(program, config.particles), list[Step](), Acceptance()
     while True:
+        if config.expand > 1:
+            particles.expand(config.expand)
         await particles.advance()
         if not particles.active:  # nothing is resampled at the end
-            steps.append(particles.step(resampled=False))
-            return particles.population(steps)
-        dist = resample(particles.log_weights)
+            break
+        dist = config.resample(particles.log_weights, config.particles)
         steps.append(particles.step(dist.resamples))
-        await note("smc", step=steps[-1])
+        await report(steps[-1])
         ancestors = await sample("ancestors", dist)
         if dist.resamples:
-            particles.select(ancestors)
+            particles.select(ancestors, dist)
+        if config.rejuvenate is not None:  # whether or not they were resampled, which depends on where they are
+            moves.count(await particles.rejuvenate(config.rejuvenate, len(steps)))
+    steps.append(particles.step(resampled=False))
+    await report(steps[-1])
+    if config.rejuvenate is None:
+        return particles.population(steps)
+    moves.count(await particles.rejuvenate(config.rejuvenate, None))
+    return particles.population(steps, {"acceptance": moves.rates()})
+
+
+async def _note(step: Step) -> None:
+    await note("smc", step=step)
+
+
+async def _stepwise(program: Program[T], smc: SMC) -> T:
+    level = 0.0
+
+    async def report(step: Step) -> None:
+        nonlocal level
+        await factor("evidence", step.log_evidence - level)
+        level = step.log_evidence
+
+    population = await _smc(program, smc, report)
+    return await sample("pick", Categorical(population.values, population.log_weights))  # pyright: ignore[reportReturnType]

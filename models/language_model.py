@@ -149,6 +149,10 @@ class Extension:
                 return position == len(block) - 1
         return len(block) == limit
 
+    def powered(self, alpha: float) -> Extension:
+        """At temperature / alpha: each token from the power of its distribution."""
+        return Extension(self.lm, self.text, self.until, self.max_tokens, self.temperature / alpha)
+
     def encode(self, value: Text) -> Any:
         """A draw as JSON: [the tokens behind `text`, log_prob, full].
 

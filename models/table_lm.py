@@ -98,6 +98,10 @@ class TableExtension:
         """Every block that can be written, with its probability."""
         return [(self._text(block, math.log(p)), p) for block, p in self._blocks("", 1.0)]
 
+    def powered(self, alpha: float) -> TableExtension:
+        """At temperature / alpha: each token from the power of its distribution."""
+        return TableExtension(self.lm, self.text, self.until, self.max_tokens, self.temperature / alpha)
+
     def encode(self, value: Text) -> Any:
         """A draw as JSON: what it adds to the text."""
         return [str(value)[len(str(self.text)) :], value.log_prob]

@@ -123,6 +123,10 @@ class Categorical(Generic[T]):
     def table(self) -> list[tuple[T, float]]:
         return list(zip(self.values, self.probabilities, strict=True))
 
+    def powered(self, alpha: float) -> Categorical[T]:
+        """The distribution proportional to the power of this one."""
+        return Categorical(self.values, [alpha * math.log(p) if p else -math.inf for p in self.probabilities])
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{v!r}: {p:.4g}" for v, p in self.table()[:6])
         return f"Categorical({{{inside}{', ...' if len(self.values) > 6 else ''}}})"
@@ -218,6 +222,47 @@ class Proposed(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Proposed({self.target!r}, {self.proposal!r})"
+
+
+class Raised(Generic[T]):
+    """The measure p^alpha of a distribution: a target for `Proposed`, since it is not normalised and cannot be drawn."""
+
+    __slots__ = ("alpha", "dist")
+
+    def __init__(self, dist: Distribution[T], alpha: float) -> None:
+        self.dist = dist
+        self.alpha = alpha
+
+    @property
+    def family(self) -> Hashable:
+        return Raised, self.dist.family
+
+    def sample(self, key: Key) -> T:
+        raise TypeError(f"{self!r} cannot be drawn, only scored")
+
+    def log_prob(self, value: Any) -> float:
+        """alpha log p, natural log."""
+        return self.alpha * self.dist.log_prob(value)
+
+    @staticmethod
+    def log_prob_many(dists: Sequence[Raised[T]], values: Sequence[Any]) -> list[float]:
+        scores = log_probs([raised.dist for raised in dists], values)
+        return [raised.alpha * score for raised, score in zip(dists, scores, strict=True)]
+
+    def sketch(self) -> str:
+        """What identifies the distribution to a journal."""
+        return f"Raised({codec.sketch(self.dist)}, {self.alpha})"
+
+    def encode(self, draw: T) -> Any:
+        """A draw as JSON, by the distribution's own `encode` if it has one."""
+        return getattr(self.dist, "encode", codec.encode)(draw)
+
+    def decode(self, data: Any) -> T:
+        """The draw that `encode` wrote."""
+        return getattr(self.dist, "decode", codec.decode)(data)
+
+    def __repr__(self) -> str:
+        return f"Raised({self.dist!r}, {self.alpha})"
 
 
 def log_probs(dists: Sequence[Distribution[Any]], values: Sequence[Any]) -> Sequence[float]:

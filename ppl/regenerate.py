@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 from ppl.choice import Choice, weigh
 from ppl.distributions import Distribution, Proposed, as_distribution
 from ppl.effects import Sample
-from ppl.language import factor
+from ppl.language import condition, factor
 from ppl.program import Program
 from ppl.request import Request
+from ppl.run import Run
 from ppl.select import Selection, select
 from ppl.trace import Trace, trace_of
 from ppl.walk import Ask, Walk, ask
@@ -27,7 +28,7 @@ class Regenerated(Generic[T]):
     """A proposed trace."""
 
     trace: Trace[T] | None
-    """None when it cannot be: a kept value has lost its support, or the run was killed."""
+    """None when it cannot be: a kept value has lost its support, or the run was killed, or returned before the end."""
     log_ratio: float
     """Log of the Metropolis-Hastings ratio pi(t') q(t | t') / (pi(t) q(t' | t)), before the minimum with 0 (natural
     log); `-inf` without a trace. `pi` is the program's measure over traces."""
@@ -36,7 +37,8 @@ class Regenerated(Generic[T]):
 def recorded(program: Program[T], steps: int | None = None) -> Program[Trace[T]]:
     """The program, giving its trace: any algorithm can run it, so that a posterior is over traces.
 
-    With `steps`, it stops behind so many factors and twists: what it means then is the target of SMC at that moment.
+    With `steps`, it stops behind so many factors and twists: what it means then is the target of SMC at that moment,
+    among the runs that go on; those that have returned have weight zero.
 
     Law: the value of the trace has the meaning of the program.
     """
@@ -50,7 +52,7 @@ def regenerate(trace: Trace[T], selection: Selection, proposals: Proposals | Non
     rejects the proposal (drawing it again would not be reversible: from there the value would be kept). Sites that
     are no longer asked for are dropped. Fresh draws come from the program, or from its own proposals; a selected site
     that a glob of `proposals` matches is drawn from `proposals[glob](old value, distribution)` instead, given that
-    the trace has it. A trace that ends early is proposed one that ends as early, under the target of that moment.
+    the trace has it. From a suspended trace comes one suspended as early, under the target of that moment.
 
     Law: accepting with probability min(1, exp(log_ratio)) leaves the posterior over traces invariant, for any
     selection that does not depend on the trace (Wingate, Stuhlmueller and Goodman 2011, "Lightweight implementations
@@ -64,25 +66,26 @@ def regenerate(trace: Trace[T], selection: Selection, proposals: Proposals | Non
 
 
 async def _recorded(program: Program[T], steps: int | None) -> Trace[T]:
-    walk, before = Walk(program), 0.0
+    walk, before = Walk(Run(program)), 0.0
     while walk.active and walk.steps != steps:
         await walk.advance()
         if walk.log_weight != before:
             await factor((walk.killed or "weight").rpartition("/")[2].partition(":")[0], walk.log_weight - before)
         before = walk.log_weight
+    await condition("goes on", steps is None or not walk.run.done)
     return trace_of(walk.run, steps=steps)
 
 
 async def _regenerate(trace: Trace[T], selection: Selection, proposals: Proposals) -> Regenerated[T]:
     if trace.killed is not None:
         raise ValueError(f"regenerate: the trace was killed at {trace.killed}; a chain starts at a possible trace")
-    walk, change = Walk(trace.program), _Change(trace, selection, proposals)
+    walk, change = Walk(Run(trace.program)), _Change(trace, selection, proposals)
     try:
         while walk.active and walk.steps != trace.steps:
             await walk.advance(change.given)
     except _Impossible:
         return Regenerated(None, -math.inf)
-    if walk.killed is not None:
+    if walk.killed is not None or (trace.steps is not None and walk.run.done):
         return Regenerated(None, -math.inf)
     return Regenerated(trace_of(walk.run, steps=trace.steps), walk.log_weight + change.log_ratio())
 

@@ -59,8 +59,8 @@ class Move:
 class Trace(Mapping[str, Any], Generic[T]):
     """What one run did; as a mapping: address -> value drawn there.
 
-    A trace may end early, behind a number of factors and twists: as the particles of SMC do, between two of its steps.
-    Its target is then that of SMC at this moment.
+    A trace may be of a run that goes on: suspended behind a number of factors and twists, as the particles of SMC are
+    between two of its steps. Its target is then that of SMC at this moment, among the runs that go on.
 
     Two traces are equal when all but the program, the distribution objects and the moves are.
     """
@@ -78,13 +78,11 @@ class Trace(Mapping[str, Any], Generic[T]):
     killed: str | None = None
     """The address of the factor or draw of weight zero."""
     steps: int | None = None
-    """Behind how many factors and twists it ends, if not before by itself; None: it goes on to the return."""
-    log_twist: float = 0.0
-    """The twists that stand at its end (natural log); once the program has returned, none do."""
+    """Behind how many factors and twists the run is suspended; None: it has returned, or was killed."""
     moves: tuple[Move, ...] = ()
     """What the kernels that made this trace tried, oldest first."""
-    run: Run[T] | None = field(default=None, repr=False)
-    """The run at the end of the trace: clone it to go on from there. None for a run that was killed."""
+    end: Walk[T] | None = field(default=None, repr=False)
+    """Where the run stands at the end of the trace: copy it to go on from there. None if it was killed."""
 
     def __getitem__(self, address: str) -> Any:
         return self.choices[address].value
@@ -104,6 +102,11 @@ class Trace(Mapping[str, Any], Generic[T]):
     def log_prior(self) -> float:
         """Sum of the log probabilities of the choices."""
         return math.fsum(choice.log_prob for choice in self.choices.values())
+
+    @cached_property
+    def log_twist(self) -> float:
+        """The twists that stand at the end (natural log); once the program has returned, none do."""
+        return 0.0 if self.end is None or self.end.run.done else self.end.twists.total()
 
     @cached_property
     def log_likelihood(self) -> float:
@@ -207,7 +210,7 @@ class Trace(Mapping[str, Any], Generic[T]):
         end = f"value={_short(self.value)}"
         if self.killed is not None:
             end = f"killed at {self.killed}"
-        elif self.run is not None and not self.run.done:
+        elif self.end is not None and not self.end.run.done:
             end = f"suspended after {self.steps} factors and twists"
         return f"Trace({self.program.name}: {len(self)} choices, log_joint={self.log_joint:.4f}, {end})"
 
@@ -229,7 +232,7 @@ def replay(program: Program[T], trace: Trace[Any]) -> Trace[T]:
         return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
 
     if trace.steps is not None:
-        walk = Walk(program)
+        walk = Walk(Run(program))
         while walk.active and walk.steps < trace.steps:
             walk.follow(answers_of(trace))
         return trace_of(walk.run, walk.killed, trace.steps)
@@ -257,7 +260,7 @@ def answers_of(trace: Trace[Any]) -> Given:
 def trace_of(run: Run[T], killed: str | None = None, steps: int | None = None) -> Trace[T]:
     """The trace of a run of any driver, from its log.
 
-    `killed` names the site that gave it weight zero, if one did; `steps` says that it was stopped after so many.
+    `killed` names the site that gave it weight zero, if one did; `steps` says behind how many it is suspended.
     """
     draws: list[tuple[str, Distribution[Any], Any]] = []
     factors, twists, calls = dict[str, float](), dict[str, float](), dict[str, Any]()
@@ -279,12 +282,11 @@ def trace_of(run: Run[T], killed: str | None = None, steps: int | None = None) -
         for request in again.requests():
             if request.address == killed and isinstance(request.effect, Weight):
                 visit(killed, request.effect, None, again)
-    alive = killed is None
-    choices, log_twist = {c.address: c for c in scored(draws)}, 0.0 if again.done else standing.total()
-    return Trace(
-        run.program, choices, factors, twists, calls, again.value if alive else None, killed, steps, log_twist,
-        run=again if alive else None,
-    )  # fmt: skip
+    choices = {c.address: c for c in scored(draws)}
+    if killed is not None:
+        return Trace(run.program, choices, factors, twists, calls, None, killed, steps)
+    end = Walk(again, standing)
+    return Trace(run.program, choices, factors, twists, calls, again.value, None, steps, end=end)
 
 
 def _replayed(program: Program[T], given: Recorded, choices: set[str], calls: set[str], killed: str | None) -> Trace[T]:

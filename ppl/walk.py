@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from ppl.effects import Effect, Sample, Weight
 from ppl.language import parallel
-from ppl.program import Program
 from ppl.request import Request
 from ppl.run import Run
 from ppl.twists import Twists
@@ -41,10 +40,10 @@ class Walk(Generic[T]):
 
     __slots__ = ("killed", "log_weight", "run", "steps", "twists")
 
-    def __init__(self, program: Program[T]) -> None:
-        self.run: Run[T] = Run(program)
-        self.twists = Twists()
-        self.log_weight = 0.0
+    def __init__(self, run: Run[T], twists: Twists | None = None, log_weight: float = 0.0) -> None:
+        self.run = run
+        self.twists = twists or Twists()
+        self.log_weight = log_weight
         self.steps = 0
         self.killed: str | None = None
         """The address of the factor or draw of weight zero."""
@@ -52,6 +51,10 @@ class Walk(Generic[T]):
     @property
     def active(self) -> bool:
         return not self.run.done and self.killed is None
+
+    def copy(self) -> Walk[T]:
+        """Another one at the same place."""
+        return Walk(self.run.clone(), self.twists.copy(), self.log_weight)
 
     async def advance(self, given: Given = ask) -> None:
         """Go past the next factor or twist, or to the return. Draws and calls that are not given go out as one batch.

@@ -1,44 +1,61 @@
-"""Importance sampling with the program's own draws as proposal (likelihood weighting)."""
+"""Importance sampling: independent runs with weights (likelihood weighting), and resampled ones (SIR)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ppl.inference.population import Particles, Population
+from ppl.inference.resampling import Systematic
+from ppl.language import sample
 from ppl.program import Program
+from ppl.transforms import propose
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Importance:
-    """`particles` independent runs, each weighted by the product of its factors.
+    """`particles` independent runs, each weighted by the product of its factors, and of target over proposal.
 
-    Best-of-N, majority voting and weighted best-of-N are three votes on this one population.
+    Best-of-N, majority voting and weighted best-of-N are three votes on this one population. `proposals`, as in
+    `ppl.propose`, are drawn from instead of the program's own distributions. `keep` is sampling importance resampling
+    (Rubin 1987): of the particles, so many equally weighted ones are left, by systematic resampling.
 
     Law: `measure(collapse(Importance(n)(p))) == measure(p)`.
 
     Raises:
-        ValueError: fewer than 1 particle.
+        ValueError: fewer than 1 particle, or kept one.
     """
 
     particles: int
+    proposals: Mapping[str, Any] | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         check_particles("Importance", self.particles)
+        if self.keep is not None:
+            check_particles("Importance", self.keep, "keep")
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
-        return Program("importance", _importance, (program, self.particles), {})
+        return Program("importance", _importance, (program, self), {})
 
 
-async def _importance(program: Program[T], count: int) -> Population[T]:
-    particles = Particles(program, count)
+async def _importance(program: Program[T], config: Importance) -> Population[T]:
+    particles = Particles(propose(program, config.proposals) if config.proposals else program, config.particles)
     while particles.active:
         await particles.advance()
-    return particles.population()
+    population = particles.population()
+    if config.keep is None or population.log_evidence == -math.inf:
+        return population
+    dist = Systematic(population.log_weights, config.keep)
+    kept = await sample("kept", dist)
+    values = tuple(population.values[k] for k in kept)
+    return replace(population, values=values, log_weights=tuple(dist.child_log_weights(kept)))
 
 
 def check_particles(algorithm: str, count: int, what: str = "particles") -> None:

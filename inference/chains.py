@@ -52,9 +52,10 @@ class Acceptance:
         self.tried += other.tried
         self.accepted += other.accepted
 
-    def rates(self) -> dict[str, float]:
-        """By site, most tried first."""
-        return {site: self.accepted[site] / count for site, count in self.tried.most_common()}
+    def diagnostics(self) -> dict[str, Any]:
+        """ "acceptance": share of moves accepted, and "tried": their number; by site, most tried first."""
+        tried = dict(self.tried.most_common())
+        return {"acceptance": {site: self.accepted[site] / count for site, count in tried.items()}, "tried": tried}
 
 
 def diagnose(chains: Sequence[Chain[Any]]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def diagnose(chains: Sequence[Chain[Any]]) -> dict[str, Any]:
     moves = Acceptance()
     for chain in chains:
         moves.add(chain.moves)
-    out: dict[str, Any] = {"acceptance": moves.rates(), "chains": len(chains)}
+    out: dict[str, Any] = moves.diagnostics() | {"chains": len(chains)}
     if len(chains[0].values) < FEWEST:
         return out
     from ppl.inference.nuts import r_hat_and_n_eff

@@ -44,7 +44,7 @@ class Mixture:
 
 
 def cycle(*kernels: Kernel[Any]) -> Cycle:
-    """One kernel after the other. (Each leaves the posterior invariant, so all do; the cycle need not be reversible.)"""
+    """One kernel after the other. Each leaves the posterior invariant, so all do; a cycle need not be reversible."""
     _check("cycle", kernels)
     return Cycle(kernels)
 

@@ -34,8 +34,9 @@ class MCMC:
 
     Law: `measure(collapse(MCMC(kernel, ...)(p))) == measure(p)`. All chains die when all particles of `start` do.
 
-    Diagnostics: "acceptance" (by site, over all chains and steps), "r_hat" and "n_eff" (by site, of draws that are
-    numbers and are always there, and of "log_joint"), "draws" (the same as arrays [chains, samples]), "chains".
+    Diagnostics: "acceptance" and "tried" (of moves, by site, over all chains and steps), "r_hat" and "n_eff" (by site,
+    of draws that are numbers and are always there, and of "log_joint"), "draws" (the same as arrays [chains, samples]),
+    "chains".
 
     Raises:
         ValueError: a count below 1, or a negative warmup.
@@ -57,7 +58,7 @@ class MCMC:
 
 @dataclass(frozen=True)
 class ParallelTempering:
-    """Chains that are ladders of traces, one for each power of the likelihood: hot ones move, and hand their finds down.
+    """Chains that are ladders of traces, one for each power of the likelihood: hot ones move, and pass their finds on.
 
     In a step each trace moves by `kernel` under its own power (`ppl.transforms.tempered`), then each pair of neighbours
     changes places with probability min(1, pi_a(y) pi_b(x) / (pi_a(x) pi_b(y))). The draws are those of the first power,

@@ -6,7 +6,6 @@ sample size: Vehtari et al. 2021, "Rank-normalization, folding, and localization
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,7 +17,6 @@ from ppl.program import Program
 from ppl.source import Key
 
 T = TypeVar("T")
-R_HAT = 1.05  # above it the chains disagree
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ async def _nuts(program: Program[T], config: NUTS) -> Population[T]:
     result = await Sample("chains", Chains(program, config))
     draws, divergences = result["draws"], result["divergences"]
     r_hat, n_eff = r_hat_and_n_eff(draws)
-    _warn(config, r_hat, divergences)
     values = returned(program, {site: x.reshape(-1, *x.shape[2:]) for site, x in draws.items()})
     diagnostics = {
         "r_hat": r_hat, "n_eff": n_eff, "divergences": divergences, "chains": config.chains, "draws": draws
@@ -108,20 +105,3 @@ def r_hat_and_n_eff(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dic
                 r_hat[site] = float(np.max(split_gelman_rubin(x.astype(float))))
                 n_eff[site] = float(np.min(effective_sample_size(x.astype(float))))
     return r_hat, n_eff
-
-
-def _warn(config: NUTS, r_hat: dict[str, float], divergences: int) -> None:
-    if divergences:
-        warnings.warn(
-            f"NUTS: {divergences} of {config.chains * config.samples} transitions diverged, so part of the posterior "
-            "may be missing; try a target_accept nearer to 1, or other coordinates (non-centred)",
-            stacklevel=2,
-        )
-    bad = {site: value for site, value in r_hat.items() if value > R_HAT}
-    if bad:
-        site = max(bad, key=lambda name: bad[name])
-        warnings.warn(
-            f"NUTS: the chains have not converged: r-hat is {bad[site]:.2f} at {site} (should be below {R_HAT}); try a "
-            "longer warmup",
-            stacklevel=2,
-        )

@@ -98,8 +98,15 @@ class Population(Generic[T]):
             NoEvidence: the particles are draws from the normalised posterior.
         """
         if self.normalised:
-            raise NoEvidence("draws of a Markov chain do not estimate the evidence; SMC and Importance do")
+            raise NoEvidence(
+                "draws of such Markov chains do not estimate the evidence: those of MCMC, SMC and Importance do"
+            )
         return weights.log_mean_exp(self.log_weights)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the weights, a count."""
+        return weights.ess(self.log_weights)
 
 
 class Particles(Generic[T]):

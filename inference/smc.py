@@ -48,7 +48,7 @@ class SMC:
         >>> measure(collapse(SMC(2)(coin))) == measure(coin)
         True
 
-    Diagnostics: "acceptance" of the moves, by site.
+    Diagnostics: "acceptance" of the moves and how often they were "tried", by site.
 
     Raises:
         ValueError: fewer than 1 particle or copy, or powers that do not rise to 1.
@@ -108,7 +108,7 @@ async def _smc(program: Program[T], config: SMC, report: Report) -> Population[T
     if config.rejuvenate is None:
         return particles.population(steps)
     moves.count(await particles.rejuvenate(config.rejuvenate, None))
-    return particles.population(steps, {"acceptance": moves.rates()})
+    return particles.population(steps, moves.diagnostics())
 
 
 async def _note(step: Step) -> None:

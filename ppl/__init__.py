@@ -11,35 +11,45 @@ from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, l
 from ppl.host import Result, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
 from ppl.inference.enumerate import Enumerate
+from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
+from ppl.inference.islands import Islands
+from ppl.inference.kernels import Kernel, cycle, mixture, repeat
+from ppl.inference.mcmc import MCMC, ParallelTempering
+from ppl.inference.mh import PMMH, Block, SingleSite, Suffix
 from ppl.inference.nuts import NUTS
 from ppl.inference.population import NoEvidence, Population, collapse
 from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified, Systematic
-from ppl.inference.smc import SMC
+from ppl.inference.smc import SMC, stepwise
+from ppl.inference.tree_walk import TreeWalk
 from ppl.journal import JournalError
 from ppl.language import Last, call, condition, factor, note, observe, parallel, sample, scan, twist
 from ppl.measure import Measure, measure
 from ppl.posterior import Posterior, ZeroEvidence
 from ppl.program import Program, program
+from ppl.quality import InferenceWarning
 from ppl.regenerate import recorded, regenerate
 from ppl.rerun import ReplayError
 from ppl.run import Run
 from ppl.select import Selection, select
 from ppl.source import Key
 from ppl.trace import Trace, replay, trace
-from ppl.transforms import intervene, propose
+from ppl.transforms import annealed, intervene, power, propose, tempered
 
 if TYPE_CHECKING:
     from ppl import dist
     from ppl.numpyro_bridge import from_numpyro, to_numpyro
 
 __all__ = [
-    "Adaptive", "Algorithm", "Bernoulli", "Categorical", "Choice", "Distribution", "Enumerate", "Importance",
-    "JournalError", "Key", "Last", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "Population",
-    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "Selection", "Stratified",
-    "Systematic", "Trace", "ZeroEvidence", "call", "collapse", "condition", "dist", "factor", "from_numpyro", "infer",
-    "infer_many", "intervene", "log_odds", "measure", "note", "observe", "parallel", "program", "propose", "recorded",
-    "regenerate", "replay", "run", "run_many", "sample", "scan", "select", "to_numpyro", "trace", "twist", "uniform",
+    "Adaptive", "Algorithm", "Bernoulli", "Block", "Categorical", "Choice", "Distribution", "Enumerate",
+    "Importance", "InferenceWarning", "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "Measure",
+    "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population",
+    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "Selection", "SingleSite",
+    "Stratified", "Suffix", "Systematic", "Trace", "TreeWalk", "ZeroEvidence", "annealed", "call", "collapse",
+    "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many", "intervene", "log_odds",
+    "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose", "recorded", "regenerate",
+    "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise", "tempered", "to_numpyro",
+    "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -56,8 +56,9 @@ def html_table(posterior: Posterior[Any]) -> str:
     )
     if more:
         body += f'<tr><td style="{cell}" colspan="3">and {more} more</td></tr>'
+    notes = "".join(f'<p style="color:#b45309">{escape(sentence)}</p>' for sentence in posterior.warnings)
     head = f'<tr><th style="{cell}">value</th><th style="{cell}" colspan="2">probability</th></tr>' if rows else ""
-    return f"<table><caption>{escape(line(posterior))}</caption>{head}{body}</table>"
+    return f"<table><caption>{escape(line(posterior))}</caption>{head}{body}</table>{notes}"
 
 
 def rich_table(posterior: Posterior[Any]) -> Group:
@@ -73,7 +74,8 @@ def rich_table(posterior: Posterior[Any]) -> Group:
     table.add_column()
     for text, p in rows:
         table.add_row(Text(text), f"{p:.4f}", Text("█" * max(round(20 * p / rows[0][1]), 1), style="blue"))
-    last = [f"and {more} more"] if more else []
+    last: list[Any] = [f"and {more} more"] if more else []
+    last += [Text(sentence, style="yellow") for sentence in posterior.warnings]
     return Group(Text(line(posterior)), *([table] if rows else []), *last)
 
 

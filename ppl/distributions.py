@@ -225,7 +225,7 @@ class Proposed(Generic[T]):
 
 
 class Raised(Generic[T]):
-    """The measure p^alpha of a distribution: a target for `Proposed`, since it is not normalised and cannot be drawn."""
+    """The measure p^alpha of a distribution: a target for `Proposed`, not normalised, that cannot be drawn from."""
 
     __slots__ = ("alpha", "dist")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ from ppl.host import Observer, run_many
 from ppl.inference.population import Population
 from ppl.posterior import Posterior
 from ppl.program import Program
+from ppl.quality import InferenceWarning
 from ppl.source import Key
 
 T = TypeVar("T")
@@ -25,11 +27,16 @@ def infer(
 ) -> Posterior[T]:
     """Interpret `program` by `algorithm`. The same seed gives the same posterior; `journal`: see `run_many`.
 
+    Warns (`InferenceWarning`) of diagnostics that are bad: `posterior.warnings`.
+
     Raises:
         TypeError: `program` is not what calling a `@ppl.program` function gives.
         JournalError: the journal is of something else.
     """
-    return infer_many([program], algorithm, [seed], journal, observers)[0]
+    posterior = infer_many([program], algorithm, [seed], journal, observers)[0]
+    for sentence in posterior.warnings:
+        warnings.warn(f"{program.name}: {sentence}", InferenceWarning, stacklevel=2)
+    return posterior
 
 
 def infer_many(

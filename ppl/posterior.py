@@ -9,9 +9,10 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ppl import display, export, runs, saved
+from ppl import display, export, quality, runs, saved
 from ppl.answers import Answers, Vote
 from ppl.inference import weights
+from ppl.inference.diagnostics import pareto_k
 from ppl.inference.population import Population, Step
 from ppl.source import Key
 
@@ -66,17 +67,28 @@ class Posterior(Answers[T]):
 
     @property
     def log_evidence_se(self) -> float | None:
-        """Standard error of `log_evidence` over the runs, in nats, by the delta method; None for one run or when Z = 0.
+        """Standard error of `log_evidence` over runs or islands, nats, by the delta method; None for one, or if Z = 0.
 
         Raises:
             NoEvidence: the particles are draws of a Markov chain.
         """
-        return runs.log_evidence_se([run.log_evidence for run in self.runs])
+        islands = [run.diagnostics.get("island_log_evidence", [run.log_evidence]) for run in self.runs]
+        return runs.log_evidence_se([log_evidence for run in islands for log_evidence in run])
 
     @property
     def ess(self) -> float:
         """Effective sample size of the final weights, a count."""
-        return weights.ess(self.population.log_weights)
+        return self.population.ess
+
+    @property
+    def pareto_k(self) -> float | None:
+        """How heavy the tail of the weights is (see `ppl.inference.diagnostics`); tells of `Importance` only."""
+        return pareto_k(self.population.log_weights)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is bad about the diagnostics, in plain words; empty if nothing is."""
+        return quality.concerns(self)
 
     @property
     def steps(self) -> tuple[Step, ...]:

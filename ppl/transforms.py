@@ -165,7 +165,7 @@ def power(program: Program[T], alpha: float) -> Program[T]:
         if isinstance(proposal, Proposed):
             proposal = proposal.proposal
         elif hasattr(proposal, "powered"):
-            proposal = proposal.powered(alpha)
+            proposal = proposal.powered(alpha)  # pyright: ignore[reportAttributeAccessIssue]
         return Change(Sample(effect.name, Proposed(Raised(target, alpha), proposal)), suspend=True)
 
     return Program(program.name, _start, (program, edit, frozenset()), {})

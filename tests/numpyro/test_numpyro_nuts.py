@@ -217,10 +217,3 @@ def test_wrong_settings() -> None:
         NUTS(samples=0)
     with pytest.raises(ValueError, match="target_accept must lie within"):
         NUTS(target_accept=1.0)
-
-
-def test_warnings() -> None:
-    with pytest.warns(UserWarning, match="NUTS: 3 of 4000 transitions diverged"):
-        nuts._warn(NUTS(), {"a": 1.0}, 3)
-    with pytest.warns(UserWarning, match=r"r-hat is 1\.30 at b"):
-        nuts._warn(NUTS(), {"a": 1.1, "b": 1.3, "c": math.nan}, 0)

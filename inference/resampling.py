@@ -36,19 +36,12 @@ class Ancestors:
 
     resamples = True  # new particles are equally weighted; False: they keep their weights
 
-    def __init__(self, log_weights: Sequence[float] | None = None, count: int | None = None) -> None:
+    def __init__(self, log_weights: Sequence[float] | None = None) -> None:
         if log_weights is None:
             name = type(self).__name__
             raise TypeError(f"{name} is a distribution made from log weights: pass the class, as in SMC(n, {name})")
         self.log_weights = [float(w) for w in log_weights]
         self.count = len(self.log_weights)
-        assert count in (None, self.count), "shim"
-
-    def child_log_weights(self, ancestors):
-        return [weights.log_mean_exp(self.log_weights)] * len(ancestors)
-
-    def given(self, reference):
-        return Conditional(self, reference)
 
     @cached_property
     def weights(self) -> list[float]:
@@ -76,34 +69,6 @@ class Ancestors:
     def log_prob(self, value: Vector) -> float:
         """Natural log of the probability of one ancestor vector."""
         raise NotImplementedError
-
-
-class Conditional:
-    def __init__(self, base, reference):
-        self.base, self.reference = base, reference
-        self.resamples = base.resamples
-        self.family = (Conditional, base.family)
-
-    def table(self):
-        out = {}
-        r = self.reference
-        for a, p in self.base.table():
-            n = a.count(r)
-            if n:
-                rest = list(a)
-                rest.remove(r)
-                a = (r, *rest)
-                out[a] = out.get(a, 0.0) + p * n / (self.base.count * self.base.weights[r]) if self.resamples else p
-        return list(out.items())
-
-    def log_prob(self, value):
-        return math.log(dict(self.table()).get(value, 0.0))
-
-    def sample(self, key):
-        from ppl.distributions import Categorical
-
-        t = self.table()
-        return Categorical([a for a, _ in t], [math.log(p) for _, p in t]).sample(key)
 
 
 class Multinomial(Ancestors):
@@ -227,7 +192,7 @@ class Adaptive:
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"Adaptive: threshold is a share of N in [0, 1], not {self.threshold}")
 
-    def __call__(self, log_weights: Sequence[float], count=None) -> Ancestors:
+    def __call__(self, log_weights: Sequence[float]) -> Ancestors:
         enough = weights.ess(log_weights) >= self.threshold * len(log_weights)
         return Keep(log_weights) if enough else self.scheme(log_weights)
 

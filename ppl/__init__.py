@@ -14,8 +14,11 @@ from ppl.inference.enumerate import Enumerate
 from ppl.inference.importance import Importance
 from ppl.inference.nuts import NUTS
 from ppl.inference.population import NoEvidence, Population, collapse
-from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified, Systematic
+from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified
 from ppl.inference.smc import SMC
+from ppl.inference.ssp import SSP
+from ppl.inference.systematic import Systematic, WithoutReplacement
+from ppl.inference.tempered import Tempered
 from ppl.journal import JournalError
 from ppl.language import Last, call, condition, factor, note, observe, parallel, sample, scan, twist
 from ppl.measure import Measure, measure
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Adaptive", "Algorithm", "Bernoulli", "Categorical", "Choice", "Distribution", "Enumerate", "Importance",
     "JournalError", "Key", "Last", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "Population",
-    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "Selection", "Stratified",
-    "Systematic", "Trace", "ZeroEvidence", "call", "collapse", "condition", "dist", "factor", "from_numpyro", "infer",
-    "infer_many", "intervene", "log_odds", "measure", "note", "observe", "parallel", "program", "propose", "recorded",
-    "regenerate", "replay", "run", "run_many", "sample", "scan", "select", "to_numpyro", "trace", "twist", "uniform",
+    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "Stratified",
+    "Systematic", "Tempered", "Trace", "WithoutReplacement", "ZeroEvidence", "call", "collapse", "condition", "dist",
+    "factor", "from_numpyro", "infer", "infer_many", "intervene", "log_odds", "measure", "note", "observe", "parallel",
+    "program", "propose", "recorded", "regenerate", "replay", "run", "run_many", "sample", "scan", "select",
+    "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """Resampling: distributions over ancestor vectors.
 
 An ancestor vector a says that new particle i is a child of old particle a[i]. Each scheme is a distribution made from
-log weights, with `sample`, `log_prob` and a finite `table`, and each is unbiased: E[number of children of k] = N w_k.
+log weights, with `sample`, `log_prob` and a finite `table`, and each says how to weight the children: `Ancestors`.
+Here: the independent schemes and when to resample; comb-like ones are in `systematic`, pairwise rounding in `ssp`,
+powers of the weights in `tempered`. Where children are equally weighted, E[number of children of k] = count w_k.
 Chopin and Papaspiliopoulos 2020, "An Introduction to Sequential Monte Carlo", chapter 9.
 
     >>> for ancestors, probability in Systematic([math.log(3), 0.0]).table():
@@ -13,163 +15,155 @@ Chopin and Papaspiliopoulos 2020, "An Introduction to Sequential Monte Carlo", c
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise, product
 
 from ppl.inference import weights
+from ppl.inference.ancestors import (
+    Ancestors,
+    Conditional,
+    Resampler,
+    Vector,
+    Weights,
+    cumulative,
+    floats,
+    log,
+    pick,
+    positive,
+    products,
+    to_front,
+    vector_of,
+    whole_and_rest,
+    within,
+)  # fmt: skip
+from ppl.inference.ssp import SSP
+from ppl.inference.systematic import Systematic, WithoutReplacement
 from ppl.source import Key
 
-Vector = tuple[int, ...]
-Resampler = Callable[[Sequence[float]], "Ancestors"]
-
-
-class Ancestors:
-    """Distribution over ancestor vectors of N particles with the given log weights.
-
-    Raises:
-        ValueError: all weights are zero, when a draw or a probability is asked for.
-    """
-
-    resamples = True  # new particles are equally weighted; False: they keep their weights
-
-    def __init__(self, log_weights: Sequence[float] | None = None) -> None:
-        if log_weights is None:
-            name = type(self).__name__
-            raise TypeError(f"{name} is a distribution made from log weights: pass the class, as in SMC(n, {name})")
-        self.log_weights = [float(w) for w in log_weights]
-        self.count = len(self.log_weights)
-
-    @cached_property
-    def weights(self) -> list[float]:
-        """Normalised weights w_k."""
-        return weights.normalise(self.log_weights)
-
-    @cached_property
-    def bounds(self) -> list[float]:
-        """N (w_1 + ... + w_k) for each k, the last exactly N: particle k owns the interval from the bound before it."""
-        cdf = list(accumulate(self.weights))
-        return [self.count * (c / cdf[-1]) for c in cdf]
-
-    @property
-    def family(self) -> Hashable:
-        return type(self)
-
-    def sample(self, key: Key) -> Vector:
-        """One ancestor vector."""
-        raise NotImplementedError
-
-    def table(self) -> list[tuple[Vector, float]]:
-        """Every ancestor vector with its probability."""
-        raise NotImplementedError
-
-    def log_prob(self, value: Vector) -> float:
-        """Natural log of the probability of one ancestor vector."""
-        raise NotImplementedError
+__all__ = [
+    "SSP", "Adaptive", "Ancestors", "Conditional", "Keep", "Multinomial", "Resampler", "Residual", "Stratified",
+    "Systematic", "Vector", "Weights", "WithoutReplacement",
+]  # fmt: skip
 
 
 class Multinomial(Ancestors):
-    """N independent draws (Gordon, Salmond and Smith 1993)."""
+    """Independent draws (Gordon, Salmond and Smith 1993)."""
 
     def sample(self, key: Key) -> Vector:
-        return _pick(self.bounds, [self.count * u for u in key.uniforms(self.count)])
+        return pick(self.bounds, [self.count * u for u in key.uniforms(self.count)])
 
     def table(self) -> list[tuple[Vector, float]]:
-        return _products([_positive(self.weights)] * self.count)
+        return products([positive(self.weights)] * self.count)
 
     def log_prob(self, value: Vector) -> float:
-        return _log(math.prod(self.weights[a] for a in value))
+        if len(value) != self.count:
+            return -math.inf
+        return math.fsum([log(self.weights[a]) for a in value])
+
+    def draw_given(self, reference: int, key: Key) -> Vector:
+        return (reference, *pick(self.bounds, [self.count * u for u in key.uniforms(self.count - 1)]))
 
 
 class Stratified(Ancestors):
-    """One independent draw in each stratum [i/N, (i+1)/N) (Kitagawa 1996)."""
+    """One independent draw in each stratum [i, i+1) of [0, count) (Kitagawa 1996)."""
 
     def sample(self, key: Key) -> Vector:
-        return _pick(self.bounds, [i + u for i, u in enumerate(key.uniforms(self.count))])
+        return pick(self.bounds, [i + u for i, u in enumerate(key.uniforms(self.count))])
 
     def table(self) -> list[tuple[Vector, float]]:
-        return _products([_positive(self._stratum(i)) for i in range(self.count)])
+        particles = range(len(self.bounds))
+        return products([positive([self._overlap(k, i) for k in particles]) for i in range(self.count)])
 
     def log_prob(self, value: Vector) -> float:
-        return _log(math.prod(self._stratum(i)[a] for i, a in enumerate(value)))
+        if len(value) != self.count:
+            return -math.inf
+        return math.fsum([log(self._overlap(a, i)) for i, a in enumerate(value)])
 
-    def _stratum(self, i: int) -> list[float]:
-        """Probabilities of the ancestor of slot i: the overlap of each particle's interval with [i, i+1)."""
-        inside = [min(max(bound, i), i + 1) for bound in self.bounds]
-        return [high - low for low, high in pairwise([float(i), *inside])]
+    def draw_given(self, reference: int, key: Key) -> Vector:
+        """The stratum of a uniform point in the reference's interval is the reference's; the others are independent."""
+        own, *us = key.uniforms(self.count)
+        i = min(int(within(self.bounds, reference, own)), self.count - 1)
+        strata = (j for j in range(self.count) if j != i)
+        return (reference, *pick(self.bounds, [j + u for j, u in zip(strata, us, strict=True)]))
 
-
-class Systematic(Ancestors):
-    """One uniform number shared by all strata (Kitagawa 1996; Carpenter, Clifford and Fearnhead 1999)."""
-
-    def sample(self, key: Key) -> Vector:
-        return self.at(key.uniform())
-
-    def at(self, u: float) -> Vector:
-        """The ancestor vector for the uniform number u in [0, 1)."""
-        return _pick(self.bounds, [i + u for i in range(self.count)])
-
-    def table(self) -> list[tuple[Vector, float]]:
-        # The ancestor vector is piecewise constant in u: it changes at the fractional parts of the bounds.
-        cuts = sorted({0.0, 1.0, *(bound % 1.0 for bound in self.bounds)})
-        out: dict[Vector, float] = {}
-        for low, high in pairwise(cuts):
-            vector = self.at((low + high) / 2)
-            out[vector] = out.get(vector, 0.0) + high - low
-        return list(out.items())
-
-    def log_prob(self, value: Vector) -> float:
-        bounds = [0.0, *self.bounds]
-        high = min(1.0, *(bounds[a + 1] - i for i, a in enumerate(value)))
-        low = max(0.0, *(bounds[a] - i for i, a in enumerate(value)))
-        return _log(high - low)
+    def _overlap(self, k: int, i: int) -> float:
+        """Probability that the ancestor of slot i is k: how much of [i, i+1) its interval has."""
+        low = self.bounds[k - 1] if k else 0.0
+        return max(min(self.bounds[k], i + 1) - max(low, i), 0.0)
 
 
 class Residual(Ancestors):
-    """floor(N w_k) sure children of each particle, the rest multinomial on what is left (Liu and Chen 1998)."""
+    """floor(count w_k) sure children of each particle, the rest multinomial on what is left (Liu and Chen 1998)."""
+
+    @cached_property
+    def _split(self) -> tuple[list[int], list[float]]:
+        return whole_and_rest(self.expected)
 
     @cached_property
     def sure(self) -> Vector:
         """The ancestors that are not left to chance."""
-        # N w_k an ulp below an integer must count as that integer, or the child it is sure of is left to chance.
-        copies = [math.floor(self.count * w + 1e-12 * self.count) for w in self.weights]
-        return tuple(k for k, n in enumerate(copies) for _ in range(n))[: self.count]
+        return vector_of(self._split[0])
 
     @cached_property
     def rest(self) -> list[float]:
         """Probabilities of the other ancestors."""
-        copies = Counter(self.sure)
-        left = [max(self.count * w - copies[k], 0.0) for k, w in enumerate(self.weights)]
+        left = self._split[1]
         total = math.fsum(left)
         return [x / total for x in left]
 
     def sample(self, key: Key) -> Vector:
-        free = self.count - len(self.sure)
-        if not free:
-            return self.sure
-        bounds = list(accumulate(self.rest))
-        return self.sure + _pick(bounds, [u * bounds[-1] for u in key.uniforms(free)])
+        return self.sure + self._free(key.uniforms(self.count - len(self.sure)))
 
     def table(self) -> list[tuple[Vector, float]]:
         free = self.count - len(self.sure)
         if not free:
             return [(self.sure, 1.0)]
-        return [(self.sure + tail, p) for tail, p in _products([_positive(self.rest)] * free)]
+        return [(self.sure + tail, p) for tail, p in products([positive(self.rest)] * free)]
 
     def log_prob(self, value: Vector) -> float:
         sure = len(self.sure)
-        if value[:sure] != self.sure:
+        if len(value) != self.count or value[:sure] != self.sure:
             return -math.inf
-        return _log(math.prod(self.rest[a] for a in value[sure:])) if sure < self.count else 0.0
+        return math.fsum([log(self.rest[a]) for a in value[sure:]]) if sure < self.count else 0.0
+
+    def draw_given(self, reference: int, key: Key) -> Vector:
+        """It is one of the reference's sure children, or else one of the free slots is the reference's."""
+        free = self.count - len(self.sure)
+        u, *us = key.uniforms(free + 1)
+        # Nothing is free where all e_k are whole: then a reference of none has weight below rounding and takes a slot.
+        if u * self.expected[reference] < self._split[0][reference]:
+            return to_front(self.sure, self.sure.index(reference)) + self._free(us)
+        return (reference, *(self.sure + self._free(us[1:]))[: self.count - 1])
+
+    def _free(self, us: Sequence[float]) -> Vector:
+        if not us:
+            return ()
+        bounds = cumulative(self.rest)
+        return pick(bounds, [u * bounds[-1] for u in us])
 
 
 class Keep(Ancestors):
-    """No resampling: everyone is their own parent and keeps their weight."""
+    """No resampling: everyone is their own parent and keeps their weight.
+
+    Raises:
+        ValueError: another number of children than of particles is asked for.
+    """
 
     resamples = False
+
+    def __init__(self, log_weights: Weights | None = None, count: int | None = None) -> None:
+        super().__init__(log_weights, count)
+        if self.count != len(self.log_weights):
+            raise ValueError(f"Keep: {len(self.log_weights)} particles that are kept are not {self.count}")
+
+    @cached_property
+    def expected(self) -> Sequence[float]:
+        return [1.0] * self.count
+
+    def child_log_weights(self, ancestors: Vector) -> list[float]:
+        """The old weights."""
+        return [self.log_weights[a] for a in ancestors]
 
     def sample(self, key: Key) -> Vector:
         return tuple(range(self.count))
@@ -180,10 +174,26 @@ class Keep(Ancestors):
     def log_prob(self, value: Vector) -> float:
         return 0.0 if value == tuple(range(self.count)) else -math.inf
 
+    def given(self, reference: int) -> Conditional:
+        """Everyone stays in place: the reference must be particle 0.
+
+        Raises:
+            ValueError: the reference is another one, or has weight zero.
+        """
+        if reference != 0:
+            raise ValueError(f"Keep: everyone stays in place, so the reference must be particle 0, not {reference}")
+        return super().given(reference)
+
+    def draw_given(self, reference: int, key: Key) -> Vector:
+        return tuple(range(self.count))
+
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Resample by `scheme` only when the effective sample size is below `threshold` * N (Liu and Chen 1995)."""
+    """Resample by `scheme` only when the effective sample size is below `threshold` * N (Liu and Chen 1995).
+
+    When another number of children than N is asked for, always: nothing can be kept.
+    """
 
     scheme: Resampler = Systematic
     threshold: float = 0.5
@@ -192,25 +202,8 @@ class Adaptive:
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"Adaptive: threshold is a share of N in [0, 1], not {self.threshold}")
 
-    def __call__(self, log_weights: Sequence[float]) -> Ancestors:
-        enough = weights.ess(log_weights) >= self.threshold * len(log_weights)
-        return Keep(log_weights) if enough else self.scheme(log_weights)
-
-
-def _pick(bounds: list[float], points: Iterable[float]) -> Vector:
-    """The owner of the interval that each point of [0, bounds[-1]) falls into; an empty interval owns none."""
-    below = math.nextafter(bounds[-1], 0.0)  # a point that was rounded up to the end would fall off it
-    return tuple([bisect_right(bounds, min(point, below)) for point in points])
-
-
-def _positive(p: Sequence[float]) -> list[tuple[int, float]]:
-    return [(k, q) for k, q in enumerate(p) if q > 0.0]
-
-
-def _products(slots: Iterable[list[tuple[int, float]]]) -> list[tuple[Vector, float]]:
-    """The table of independent slots."""
-    return [(tuple(k for k, _ in row), math.prod(p for _, p in row)) for row in product(*slots)]
-
-
-def _log(p: float) -> float:
-    return math.log(p) if p > 0.0 else -math.inf
+    def __call__(self, log_weights: Weights, count: int | None = None) -> Ancestors:
+        logw = floats(log_weights)
+        if count not in (None, len(logw)) or weights.ess(logw) < self.threshold * len(logw):
+            return self.scheme(logw, count)
+        return Keep(logw)

@@ -19,8 +19,11 @@ from ppl.inference.mcmc import MCMC, ParallelTempering
 from ppl.inference.mh import PMMH, Block, SingleSite, Suffix
 from ppl.inference.nuts import NUTS
 from ppl.inference.population import NoEvidence, Population, collapse
-from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified, Systematic
+from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified
 from ppl.inference.smc import SMC, stepwise
+from ppl.inference.ssp import SSP
+from ppl.inference.systematic import Systematic, WithoutReplacement
+from ppl.inference.tempered import Tempered
 from ppl.inference.tree_walk import TreeWalk
 from ppl.journal import JournalError
 from ppl.language import Last, call, condition, factor, note, observe, parallel, sample, scan, twist
@@ -44,12 +47,12 @@ __all__ = [
     "Adaptive", "Algorithm", "Bernoulli", "Block", "Categorical", "Choice", "Distribution", "Enumerate",
     "Importance", "InferenceWarning", "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "Measure",
     "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population",
-    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "Selection", "SingleSite",
-    "Stratified", "Suffix", "Systematic", "Trace", "TreeWalk", "ZeroEvidence", "annealed", "call", "collapse",
-    "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many", "intervene", "log_odds",
-    "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose", "recorded", "regenerate",
-    "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise", "tempered", "to_numpyro",
-    "trace", "twist", "uniform",
+    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "SingleSite",
+    "Stratified", "Suffix", "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement", "ZeroEvidence",
+    "annealed", "call", "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many",
+    "intervene", "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose",
+    "recorded", "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise",
+    "tempered", "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

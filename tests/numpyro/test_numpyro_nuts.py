@@ -89,8 +89,8 @@ async def two_modes() -> Any:
 def test_chains_stay_apart() -> None:
     """Modes at -4 and 4, too far apart to cross: the rows of each chain have one sign, and the chains disagree."""
     with pytest.warns(UserWarning, match=r"r-hat is .* at two_modes/x"):
-        population = ppl.run(NUTS(100, 100, chains=4)(two_modes()), 0).value
-    assert population is not None and population.diagnostics is not None
+        population = ppl.infer(two_modes(), NUTS(100, 100, chains=4), 0).population
+    assert population.diagnostics is not None
     signs = np.sign(population.diagnostics["draws"]["two_modes/x"])
     assert (signs == signs[:, :1]).all() and len(set(signs[:, 0])) == 2
     assert population.values[150] == pytest.approx(float(population.diagnostics["draws"]["two_modes/x"][1, 50]))

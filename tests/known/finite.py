@@ -45,7 +45,7 @@ async def branching() -> tuple[int, ...]:
             await factor("after two", -0.5 * out[-1])
         else:
             out.append(await sample("any", uniform([0, 1, 2])))
-        await factor("score", 0.25 * out[-1] - 0.2)
+        await factor("score", 0.35 * out[-1] - 0.3)
     return tuple(out)
 
 
@@ -107,7 +107,7 @@ async def side(prompt: str) -> Text:
 async def both_sides() -> tuple[str, str]:
     """Two texts in one batch; then a weight that couples them."""
     left, right = await parallel(side("a"), side("b"))
-    await factor("agree", 0.4 * (str(left)[1:] == str(right)[1:]))
+    await factor("agree", 0.8 * (str(left)[1:] == str(right)[1:]))
     end = await sample("end", LM.extend(LM.text("|"), max_tokens=1))
     return str(left), str(right) + str(end)
 

@@ -1,0 +1,1 @@
+"""A matrix of models with known answers times algorithms."""

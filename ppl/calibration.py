@@ -103,9 +103,11 @@ def assert_joint_invariant(
     need statistics of both together: one of the parameters alone passes a step that ignores the data and draws from the
     prior. A statistic is a float (compared by CDF), or any other hashable value (compared outcome by outcome).
 
+    Leave `simulate` out to find a step that ignores the data: followed by new data, a draw from the prior is a draw of
+    the joint. With it, a bias grows from round to round.
+
     A right step fails with probability at most `false_alarm`. Detects, with probability 0.999, a statistic whose law is
-    off by `detectable_between(replications, replications, false_alarm / number of statistics)`; more rounds make a
-    small bias grow.
+    off by `detectable_between(replications, replications, false_alarm / number of statistics)`.
 
     Raises:
         AssertionError: naming the statistic, with the false-alarm rate and the discrepancy that is detected.

@@ -21,16 +21,17 @@ from scipy import stats
 from ppl import rates
 from ppl.rates import FALSE_ALARM, MISS, cdf_band, check_rates, detectable, detectable_between
 
+Draws = Sequence[Any] | np.ndarray
 Cdf = Callable[[np.ndarray], Any]
 
 
-def assert_draws(draws: Sequence[Any], law: Mapping[Any, float] | Cdf, false_alarm: float = FALSE_ALARM) -> None:
+def assert_draws(draws: Draws, law: Mapping[Any, float] | Cdf, false_alarm: float = FALSE_ALARM) -> None:
     """Independent `draws` have the law `law`; a right sampler fails with probability at most `false_alarm`.
 
     `law` is a mapping value -> probability: then the count of each outcome gets an exact binomial test at
     `false_alarm` over the number of outcomes (Bonferroni), and a value of probability 0 fails at once. Or it is a CDF,
-    a function of a float64 array (jumps are welcome): then the empirical CDF must lie within the band of Dvoretzky,
-    Kiefer and Wolfowitz with the constant of Massart 1990, which holds at every number of draws.
+    a function of a float64 array that computes in float64 (jumps are welcome): then the empirical CDF must lie within
+    the band of Dvoretzky, Kiefer and Wolfowitz with the constant of Massart 1990, valid at every number of draws.
 
     Detects, with probability 0.999, a law that is off by `detectable(len(draws), false_alarm, law=law)` at one outcome
     (finite), or a CDF that is off by `detectable(len(draws), false_alarm)` at one point.
@@ -54,8 +55,8 @@ def assert_draws(draws: Sequence[Any], law: Mapping[Any, float] | Cdf, false_ala
     if band >= 1:
         raise ValueError(f"assert_draws: no {n} draws could fail at a false-alarm rate of {false_alarm:.3g}; "
                          f"{math.floor(cdf_band(1, false_alarm) ** 2) + 1} could")  # fmt: skip
-    at, before = _cdf(law, xs), _cdf(law, np.nextafter(xs, -np.inf))
-    # Among equal draws, the empirical CDF jumps from the first one's rank to behind the last one's.
+    at, before = _cdf(law, xs), _cdf(law, _just_before(xs))
+    # The empirical CDF at a draw, and between the last smaller draw and it.
     high, low = np.searchsorted(xs, xs, "right") / n, np.searchsorted(xs, xs, "left") / n
     gaps = np.maximum(np.abs(high - at), np.abs(low - before))
     worst = int(np.argmax(gaps))
@@ -66,7 +67,7 @@ def assert_draws(draws: Sequence[Any], law: Mapping[Any, float] | Cdf, false_ala
         )
 
 
-def assert_same_law(xs: Sequence[Any], ys: Sequence[Any], false_alarm: float = FALSE_ALARM) -> None:
+def assert_same_law(xs: Draws, ys: Draws, false_alarm: float = FALSE_ALARM) -> None:
     """Independent draws `xs` and `ys` have one law; right samplers fail with probability at most `false_alarm`.
 
     If a value is a float, all are numbers, and each empirical CDF gets a band (Dvoretzky, Kiefer and Wolfowitz; Massart
@@ -92,10 +93,10 @@ def assert_same_law(xs: Sequence[Any], ys: Sequence[Any], false_alarm: float = F
     count = np.array([left[value] for value in values])
     both = count + np.array([right[value] for value in values])
     level = false_alarm / len(values)
-    # The rarest split there is of each outcome: below the level for none, the test could not fail.
+    # The rarest splits there are: of values that never mix, and, where no value is in the majority, of each.
+    separated = 2 * math.exp(math.lgamma(n + 1) + math.lgamma(m + 1) - math.lgamma(n + m + 1))
     ends = [_fisher(k, both, n, m) for k in (np.maximum(both - m, 0), np.minimum(both, n))]
-    separated = 2 * float(np.exp(-math.lgamma(n + m + 1) + math.lgamma(n + 1) + math.lgamma(m + 1)))
-    if separated > false_alarm / 2 or (len(values) > 1 and np.min(ends) > level):
+    if separated > false_alarm / 2 or (2 * np.max(both) <= n + m and np.min(ends) > level):
         raise ValueError(
             f"assert_same_law: no {n} and {m} draws of {len(values)} outcomes, each seen at most {max(both)} times, "
             f"could fail at a false-alarm rate of {false_alarm:.3g}: more draws, a coarser statistic, or floats "
@@ -166,7 +167,7 @@ def _rates(false_alarm: float, found: str) -> str:
            f"probability {1 - MISS:g}"  # fmt: skip
 
 
-def _numbers(values: Sequence[Any]) -> np.ndarray:
+def _numbers(values: Draws) -> np.ndarray:
     xs = np.asarray(values, np.float64)
     if xs.ndim != 1 or np.isnan(xs).any():
         raise ValueError(f"draws to compare must be numbers, without nan; got an array {xs.shape}, "
@@ -174,10 +175,18 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
     return xs
 
 
+def _just_before(xs: np.ndarray) -> np.ndarray:
+    """A point left of each sorted number, close to it and behind all smaller ones; a neighbouring float may round."""
+    values, back = np.unique(xs, return_inverse=True)
+    smaller = np.concatenate([[values[0] - (values[-1] - values[0] or abs(values[0]) or 1.0)], values[:-1]])
+    points = values - 2.0**-30 * (values - smaller)
+    return np.where(points < values, points, smaller)[back]
+
+
 def _cdf(law: Cdf, xs: np.ndarray) -> np.ndarray:
     """The CDF at sorted points."""
     ys = np.asarray(law(xs), np.float64)
-    if ys.shape != xs.shape or not np.all((ys >= 0) & (ys <= 1)) or np.any(np.diff(ys) < -1e-9):
+    if ys.shape != xs.shape or not np.all(np.abs(ys - 0.5) <= 0.5 + 1e-9) or np.any(np.diff(ys) < -1e-9):
         raise ValueError("a CDF must give, for an array of rising numbers, an array of rising probabilities; "
                          f"this one gave {ys}")  # fmt: skip
     return ys

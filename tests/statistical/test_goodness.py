@@ -15,6 +15,8 @@ import pytest
 from scipy import stats
 
 from ppl import Categorical, Key
+from ppl.rates import binomial_discrepancy
+from ppl.statistical import assert_counts
 from ppl.testing import assert_draws, assert_same_law, detectable, detectable_between, draws_needed
 
 Numbers = Sequence[float]
@@ -102,6 +104,38 @@ def test_discrepancies_between_finite_samples_are_found_as_stated_exactly() -> N
     assert missed <= 1e-3 - 2e-5  # what was left out weighs less than 61 * 41 * 1e-8
 
 
+def test_false_alarms_between_samples_of_ten_outcomes_are_as_stated() -> None:
+    """600 repetitions at a rate of 0.2; this test itself fails a right toolkit with probability 1e-6.
+
+    With so many outcomes and draws the rate is nearly used up, so that a looser level shows.
+    """
+    draws = np.random.default_rng(2).integers(0, 10, size=(600, 2, 1500)).tolist()
+    wrong = sum(rejects(assert_same_law, xs, ys, 0.2) for xs, ys in draws)
+    assert 60 < wrong <= at_most(0.2, 600)
+
+
+def test_a_single_count_that_is_too_high_is_found_as_stated_exactly() -> None:
+    off = binomial_discrepancy(100, np.array([0.03]), 0.01)
+    fails = [k for k in range(101) if rejects(assert_counts, 100, [("a", k, 0.03)], 0.01, "it")]
+    assert stats.binom.pmf(fails, 100, 0.03 + off).sum() >= 0.999 - 1e-9
+    assert stats.binom.pmf(fails, 100, 0.02 + off).sum() < 0.999
+
+
+def test_discrepancies_of_a_cdf_are_found_as_stated_exactly() -> None:
+    """Two values, where the deviation that may hide a discrepancy is largest; 0.8 of it is found less often."""
+    n = 200
+    off = detectable(n, 0.05)
+
+    def missed(amount: float) -> float:
+        def cdf(x: np.ndarray) -> np.ndarray:
+            return np.where(x < 0, 0.0, np.where(x < 1, 0.5 + amount, 1.0))
+
+        passes = [k for k in range(n + 1) if not rejects(assert_draws, [0.0] * k + [1.0] * (n - k), cdf, 0.05)]
+        return math.fsum(float(stats.binom.pmf(k, n, 0.5)) for k in passes)
+
+    assert missed(off) <= 1e-3 < missed(0.8 * off)
+
+
 CDFS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "uniform": lambda x: np.clip(x, 0, 1),
     "jumps": lambda x: np.clip(np.floor(4 * x + 1) / 4, 0, 1),  # a quarter at each of 0, 1/4, 1/2, 3/4
@@ -139,6 +173,8 @@ def test_discrepancies_of_cdfs_are_found_as_stated() -> None:
 def test_the_jumps_of_a_wrong_sampler_are_seen() -> None:
     with pytest.raises(AssertionError, match=r"the CDF of 500 draws is off by 0\.5 at 0\.5"):
         assert_draws([0.5] * 500, CDFS["uniform"])
+    with pytest.raises(AssertionError, match=r"the CDF of 500 draws is off by 0\.9 at 0\.9"):
+        assert_draws([0.9] * 500, CDFS["uniform"])
     assert_draws([0.5] * 500, lambda x: np.where(x < 0.5, 0.0, 1.0))
 
 
@@ -192,6 +228,7 @@ def test_what_cannot_fail_is_refused() -> None:
         lambda: assert_same_law([0, 1] * 5, [0, 1] * 5),
         lambda: assert_same_law(list(range(100)), list(range(100))),
         lambda: assert_same_law([0.5] * 10, [0.5] * 10),
+        lambda: assert_same_law([0] * 9 + [1], [0] * 9 + [1]),
         lambda: assert_same_law([], [1]),
     ):
         with pytest.raises(ValueError, match=r"could|need"):

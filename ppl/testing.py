@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from ppl.calibration import assert_calibrated, assert_joint_invariant
 from ppl.infer import Algorithm
 from ppl.inference.population import collapse
 from ppl.measure import Measure, TooManyPaths, measure, paths
 from ppl.program import Program
+from ppl.rates import detectable, detectable_between, detectable_rank, draws_needed
+from ppl.statistical import assert_draws, assert_same_law
 from ppl.tiny import Body, Branch, Draw, Fork, Guide, Loop, Node, Row, Score, Steer, Steps, Stop, Sub, Tiny, Together
 
 try:
@@ -113,5 +116,6 @@ def _show(value: Any) -> str:
 
 __all__ = [
     "Branch", "Draw", "Fork", "Guide", "Loop", "Score", "Steer", "Steps", "Stop", "Sub", "Tiny", "Together",
-    "assert_proper", "assert_same_measure", "programs",
+    "assert_calibrated", "assert_draws", "assert_joint_invariant", "assert_proper", "assert_same_law",
+    "assert_same_measure", "detectable", "detectable_between", "detectable_rank", "draws_needed", "programs",
 ]  # fmt: skip

@@ -89,7 +89,7 @@ def test_a_million_given_a_reference(scheme: Resampler, shape: str) -> None:
 def test_weighted_children_keep_the_total(scheme: Resampler) -> None:
     """The mean weight of 10^6 children is the mean weight: exactly where all are equal, else within 1%.
 
-    The largest standard deviation, of `Tempered` by half, is below 0.2%: a false alarm is beyond 5 of them (1e-6).
+    The largest standard deviation, of `Tempered` by half, is below 0.2%: a false alarm is far beyond 5 of them (1e-6).
     """
     logw = np.minimum(SHAPES["heavy"], np.float32(4))
     dist = scheme(logw, N // 3 if scheme is WithoutReplacement else None)

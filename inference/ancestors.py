@@ -23,7 +23,7 @@ Vector = tuple[int, ...]
 Weights = Sequence[float] | np.ndarray[Any, Any]
 
 
-# (log weights, number of children = as many) -> law of ancestors; a Callable type cannot say that the second is optional
+# (log weights, number of children = as many) -> law of ancestors; a Callable type has no optional parameters
 Resampler = Callable[..., "Ancestors"]
 
 
@@ -37,6 +37,8 @@ class Ancestors:
     """
 
     resamples = True  # False: everyone is their own child and keeps their weight
+    cyclic = True
+    """Whether the law of the number of children does not depend on which particle of a cycle is called the first."""
 
     def __init__(self, log_weights: Weights | None = None, count: int | None = None) -> None:
         if log_weights is None:
@@ -105,8 +107,11 @@ class Conditional:
     """The ancestor vectors of `base` given that child 0 is a child of `reference`, as conditional SMC needs them.
 
     The law of `base` size-biased by (children of the reference) / e_reference, where one of these children, any with
-    the same probability, is moved to slot 0 and the others follow in their order (Andrieu, Doucet and Holenstein 2010,
-    "Particle Markov chain Monte Carlo methods"; Chopin and Singh 2015, "On particle Gibbs sampling").
+    the same probability, is moved to slot 0 by rotating the vector (Andrieu, Doucet and Holenstein 2010, "Particle
+    Markov chain Monte Carlo methods"; Chopin and Singh 2015, "On particle Gibbs sampling").
+
+    A conditional SMC that keeps its reference in slot 0 leaves the posterior invariant if `base.cyclic`. The rotation
+    matters: were only the one child moved, its siblings that came before it would come after it.
     """
 
     def __init__(self, base: Ancestors, reference: int) -> None:
@@ -142,7 +147,7 @@ class Conditional:
         out: dict[Vector, float] = {}
         for vector, p in self.base.table():
             for i in _places(vector, self.reference):
-                moved = to_front(vector, i)
+                moved = rotated(vector, i)
                 out[moved] = out.get(moved, 0.0) + p / self.base.expected[self.reference]
         if not out:
             raise ValueError(f"the reference, particle {self.reference}, has a weight below rounding: no table has it")
@@ -153,8 +158,8 @@ class Conditional:
         mean = self.base.expected[self.reference]
         if not value or value[0] != self.reference or mean == 0.0:
             return -math.inf
-        sources = [value[1 : i + 1] + value[:1] + value[i + 1 :] for i in range(len(value))]
-        return weights.logsumexp([self.base.log_prob(source) for source in sources]) - math.log(mean)
+        sources = [self.base.log_prob(rotated(value, i)) for i in range(len(value))]
+        return weights.logsumexp(sources) - math.log(mean)
 
 
 def floats(x: Weights) -> list[float]:
@@ -162,9 +167,9 @@ def floats(x: Weights) -> list[float]:
     return x.tolist() if isinstance(x, np.ndarray) else list(map(float, x))
 
 
-def to_front(vector: Vector, i: int) -> Vector:
-    """The vector with entry i first."""
-    return (vector[i], *vector[:i], *vector[i + 1 :])
+def rotated(vector: Vector, i: int) -> Vector:
+    """The vector as a cycle, from entry i on."""
+    return vector[i:] + vector[:i]
 
 
 def _places(vector: Vector, k: int) -> list[int]:

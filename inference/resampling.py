@@ -32,7 +32,7 @@ from ppl.inference.ancestors import (
     pick,
     positive,
     products,
-    to_front,
+    rotated,
     vector_of,
     whole_and_rest,
     within,
@@ -68,6 +68,8 @@ class Multinomial(Ancestors):
 class Stratified(Ancestors):
     """One independent draw in each stratum [i, i+1) of [0, count) (Kitagawa 1996)."""
 
+    cyclic = False
+
     def sample(self, key: Key) -> Vector:
         return pick(self.bounds, [i + u for i, u in enumerate(key.uniforms(self.count))])
 
@@ -84,7 +86,7 @@ class Stratified(Ancestors):
         """The stratum of a uniform point in the reference's interval is the reference's; the others are independent."""
         own, *us = key.uniforms(self.count)
         i = min(int(within(self.bounds, reference, own)), self.count - 1)
-        strata = (j for j in range(self.count) if j != i)
+        strata = rotated(tuple(range(self.count)), i)[1:]
         return (reference, *pick(self.bounds, [j + u for j, u in zip(strata, us, strict=True)]))
 
     def _overlap(self, k: int, i: int) -> float:
@@ -131,10 +133,15 @@ class Residual(Ancestors):
         """It is one of the reference's sure children, or else one of the free slots is the reference's."""
         free = self.count - len(self.sure)
         u, *us = key.uniforms(free + 1)
-        # Nothing is free where all e_k are whole: then a reference of none has weight below rounding and takes a slot.
-        if u * self.expected[reference] < self._split[0][reference]:
-            return to_front(self.sure, self.sure.index(reference)) + self._free(us)
-        return (reference, *(self.sure + self._free(us[1:]))[: self.count - 1])
+        own, rest = self._split[0][reference], self._split[1][reference]
+        point = u * self.expected[reference]
+        if own and (point < own or not rest):
+            return rotated(self.sure + self._free(us), self.sure.index(reference) + min(int(point), own - 1))
+        if not free:  # the weight of the reference is below rounding: it takes the place of another
+            return (reference, *self.sure[:-1])
+        i = min(int(free * (point - own) / rest), free - 1) if rest else 0
+        tail = self._free(us[1:])
+        return (reference, *tail[i:], *self.sure, *tail[:i])
 
     def _free(self, us: Sequence[float]) -> Vector:
         if not us:

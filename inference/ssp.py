@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from ppl.inference.ancestors import Ancestors, Vector, log, to_front, vector_of, whole_and_rest
+from ppl.inference.ancestors import Ancestors, Vector, log, rotated, vector_of, whole_and_rest
 from ppl.source import Key
 
 
@@ -26,6 +26,8 @@ class SSP(Ancestors):
         >>> [(ancestors, round(p, 12)) for ancestors, p in sorted(SSP([0.0, 0.0, 0.0, 0.0], 2).table())]
         [((0, 2), 0.25), ((0, 3), 0.25), ((1, 2), 0.25), ((1, 3), 0.25)]
     """
+
+    cyclic = False
 
     @cached_property
     def _split(self) -> tuple[list[int], list[float]]:
@@ -112,11 +114,13 @@ class SSP(Ancestors):
         """One of the reference's sure children, or else its fraction is rounded up and the others' as they may be."""
         u, *us = key.uniforms(len(self._meetings[0]) + 1)
         taken = [v < p for v, p in zip(us, self._meetings[0], strict=True)]
-        if u * self.expected[reference] >= self._split[0][reference] and self._split[1][reference]:
+        which = int(u * self.expected[reference])
+        if which >= self._split[0][reference] and self._split[1][reference]:
             self._round_up(reference, us, taken)
         vector = self._vector(taken)
-        # A reference of weight below rounding has no child in there: it takes the place of another.
-        return (reference, *to_front(vector, vector.index(reference) if reference in vector else 0)[1:])
+        if not (copies := vector.count(reference)):  # its weight is below rounding: it takes the place of another
+            return (reference, *vector[1:])
+        return rotated(vector, vector.index(reference) + min(which, copies - 1))
 
     def _round_up(self, reference: int, us: Sequence[float], taken: list[bool]) -> None:
         """Play the meetings of the reference again, given that it is rounded up (an h-transform), up to its last."""

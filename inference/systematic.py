@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ppl.inference.ancestors import Ancestors, Vector, log, pick, scaled, to_front, within
+from ppl.inference.ancestors import Ancestors, Vector, log, pick, rotated, scaled, within
 from ppl.source import Key
 
 
@@ -52,12 +52,11 @@ class WithoutReplacement(Ancestors):
 
     @cached_property
     def expected(self) -> Sequence[float]:
+        w = np.asarray(self.weights)
         alive = np.asarray(self.log_weights) > -math.inf
         if np.count_nonzero(alive) <= self.count:
             return alive.astype(float).tolist()
-        w = np.where(
-            alive, np.maximum(self.weights, 1e-300), 0.0
-        )  # exp may have underflowed; who is alive may be chosen
+        w = np.where(alive, np.maximum(w, 1e-300), 0.0)  # exp may have underflowed; who is alive may be chosen
         heavy = np.sort(w)[::-1]
         tail = np.cumsum(heavy[::-1])[::-1]  # added from the lightest on, so that light tails are not rounded off
         # The fewest sure ones, n, that leave the heaviest of the others at most one child; n = count - 1 always does.
@@ -113,7 +112,7 @@ class WithoutReplacement(Ancestors):
             return (reference, *self.kept[:-1])
         else:
             vector = self._with(comb_given(self.bounds, self.others.index(reference), key.uniform()))
-        return to_front(vector, vector.index(reference))
+        return rotated(vector, vector.index(reference))
 
     def _with(self, teeth: Vector) -> Vector:
         return tuple(sorted([*self.kept, *[self.others[i] for i in teeth]]))
@@ -153,4 +152,4 @@ def comb_given(bounds: list[float], k: int, u: float) -> Vector:
     point = within(bounds, k, u)
     i = min(int(point), round(bounds[-1]) - 1)
     vector = comb(bounds, point - i)
-    return (k, *vector[:i], *vector[i + 1 :])  # k, even if its interval is too short for its point to fall into
+    return (k, *rotated(vector, i)[1:])  # k, even if its interval is too short for its point to fall into

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppl.inference.ancestors import Ancestors, Resampler, Vector, Weights
+from ppl.inference.ancestors import Ancestors, Conditional, Resampler, Vector, Weights
 from ppl.inference.systematic import Systematic
 from ppl.source import Key
 
@@ -54,6 +54,7 @@ class ByPower(Ancestors):
         self.power = power
         self.selected = scheme([_times(power, w) for w in self.log_weights], count)
         self.resamples = self.selected.resamples
+        self.cyclic = self.selected.cyclic
 
     @property
     def expected(self) -> Sequence[float]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -77,18 +78,20 @@ class ByPower(Ancestors):
     def log_prob(self, value: Vector) -> float:
         return self.selected.log_prob(value)
 
+    def given(self, reference: int) -> Conditional:
+        self.selected.given(reference)  # raises, if `scheme` does not take everyone for the reference
+        return super().given(reference)
+
     def draw_given(self, reference: int, key: Key) -> Vector:
-        return self.selected.given(reference).sample(
-            key
-        )  # `given` also checks: not everyone can be the reference of Keep
+        return self.selected.draw_given(reference, key)
 
 
 def largest_power(log_weights: Weights, threshold: float) -> float:
     """The largest power <= 1 at which the effective sample size of w^power is at least threshold * N; 0 if none is."""
     logw = np.asarray(log_weights, np.float64)
     alive = logw[logw > -math.inf]
-    if not alive.size:
-        return 0.0
+    if not alive.size or not np.isfinite(alive).all():
+        return 0.0  # nothing to choose: a draw will raise
     alive -= alive.max()
 
     def enough(power: float) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ppl import Bernoulli, Program, ReplayError, Run, call, factor, parallel, program, sample, twist, uniform
 from ppl.distributions import table
-from ppl.effects import Sample, Twist
+from ppl.effects import Call, Sample, Twist
 from ppl.measure import TooManyPaths, measure
 from ppl.testing import Tiny, programs
 
@@ -98,6 +98,8 @@ def test_addresses_are_stable_under_branching() -> None:
 
 
 def _random_answer(effect: Any, random: Any) -> Any:
+    if isinstance(effect, Call):
+        return effect.fn(*effect.args)
     return random.choice([value for value, _ in table(effect.dist)]) if isinstance(effect, Sample) else None
 
 

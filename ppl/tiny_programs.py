@@ -73,10 +73,11 @@ def _growing(
     body: Body = () if first is None else (draw(first),)
     if not _small(body, max_paths):
         body = ()
-    for which in draw(st.lists(st.integers(0, len(statements) - 1), min_size=1, max_size=4)):
-        longer = (*body, draw(statements[which]))
-        if _small(longer, max_paths):
-            body = longer
+    # Each choice stands beside what it chose, so that Hypothesis can leave out both at once.
+    statement = st.integers(0, len(statements) - 1).flatmap(statements.__getitem__)
+    for node in draw(st.lists(statement, min_size=1, max_size=4)):
+        if _small((*body, node), max_paths):
+            body = (*body, node)
     return body
 
 

@@ -52,7 +52,13 @@ from ppl.testing import (
 )
 
 FEW = settings(max_examples=30, deadline=None, database=None)
-SHRINK = settings(max_examples=200, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SHRINK = settings(
+    max_examples=200,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+)
 WORLD = Tiny((Draw(((1, 3),)), Score((1, 2)), Draw(((2, 1), (1, 1))))).program()
 
 

@@ -99,7 +99,7 @@ def assert_invariant(
     `kernel(program, trace)` is a program that gives the next trace. Traces count as equal when their choices and
     value are; the factors and probabilities in what the kernel returns must be those of the program there. `steps`:
     on the traces that stop behind so many factors and twists (`recorded(program, steps)`), the target of a kernel
-    inside SMC. `max_paths`: as in `assert_same_measure`.
+    inside SMC (nothing is checked where no run goes that far). `max_paths`: as in `assert_same_measure`.
 
     Invariance is not ergodicity: the kernel that does nothing passes.
 

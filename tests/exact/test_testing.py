@@ -26,6 +26,7 @@ from ppl import (
     measure,
     parallel,
     program,
+    propose,
     recorded,
     regenerate,
     sample,
@@ -42,6 +43,7 @@ from ppl.testing import (
     Look,
     Score,
     Spell,
+    Steer,
     Sub,
     Tiny,
     assert_invariant,
@@ -56,7 +58,7 @@ SHRINK = settings(
     max_examples=200,
     database=None,
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     phases=[Phase.generate, Phase.shrink],
 )
 WORLD = Tiny((Draw(((1, 3),)), Score((1, 2)), Draw(((2, 1), (1, 1))))).program()
@@ -86,7 +88,7 @@ def test_a_wrong_algorithm_is_refused_with_the_program_and_both_masses() -> None
 
 def test_the_message_holds_python() -> None:
     tiny = Tiny((Draw(((1, 3),)), Sub((Spell(((1, 3),), ((0, 1, 2),), (1, 1), True), Inner(2, (Look(((1, 0),), 1),))))))
-    assert eval(repr(tiny), vars(ppl.testing)) == tiny
+    assert eval(repr(tiny), {**vars(ppl.testing)}) == tiny
 
 
 def test_hypothesis_finds_the_smallest_program_for_a_wrong_algorithm() -> None:
@@ -111,7 +113,9 @@ def test_different_programs_are_named_both() -> None:
 
 def test_nan_is_refused() -> None:
     class Spoilt(Population[Any]):
-        log_evidence = math.nan  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+        @property
+        def log_evidence(self) -> float:
+            return math.nan
 
     @program
     async def spoilt(target: Program[Any]) -> Population[Any]:
@@ -230,6 +234,26 @@ def test_wrong_kernels_are_found_by_the_strategy(kernel: Kernel[Any]) -> None:
 
     with pytest.raises(AssertionError, match=r"Tiny\(body="):
         check()
+
+
+RAW = Tiny((Inner(1, (Steer(((1, 2),)),)),)).program()
+"""Inside an algorithm a draw from a proposal is asked for raw: its answer is the pair of value and weight."""
+
+
+@pytest.mark.xfail(strict=True, reason="regenerate counts the weight of a raw draw, which the program has counted")
+def test_a_right_kernel_passes_where_a_proposal_is_used_inside_inference() -> None:
+    assert_invariant(afresh, RAW)
+
+
+@pytest.mark.xfail(strict=True, reason="a trace scores a raw draw under its target, and it comes from its proposal")
+def test_a_trace_has_its_probability_where_a_proposal_is_used_inside_inference() -> None:
+    for path in paths(recorded(RAW)):
+        assert path.value.log_joint == pytest.approx(math.log(path.probability) + path.log_weight, abs=1e-9)
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="propose answers a raw draw by its value, not by the pair")
+def test_a_proposal_changes_nothing_where_one_is_used_inside_inference() -> None:
+    assert_same_measure(propose(RAW, {"**/x": Categorical.of({0: 1.0, 1: 1.0})}), RAW)
 
 
 def test_the_message_names_the_traces_that_gain_and_lose() -> None:
@@ -461,17 +485,13 @@ def test_impure_programs_are_refused_naming_the_first_site(make: Callable[[], Pr
 
 
 def test_every_path_is_checked_where_seeds_may_miss_one() -> None:
-    """The mistake waits behind ten heads in a row."""
+    """The mistake waits where one run in a million goes."""
     tick = _counter()
 
     @program
     async def rare() -> int:
-        while await sample("heads", COIN):
-            if len(await call(list)) or (run := tick()) < 0:
-                return run
-            if await sample("hit", Categorical.of({0: 1.0, 1: 1e-6})):
-                await factor("f", -0.1 * tick())
-            return 1
+        if await sample("hit", Categorical.of({0: 1.0, 1: 1e-6})):
+            await factor("f", -0.1 * tick())
         return 0
 
     assert_replayable(rare())
@@ -520,7 +540,7 @@ def test_examples_of_each_kind_shrink(kind: type) -> None:
     """To a draw and the statement, with at most one statement inside."""
     tiny = _finds(lambda tiny: _holds(tiny, kind))
     assert len(tiny.body) <= 2
-    assert len(getattr(tiny.body[-1], "body", ())) <= 1
+    assert all(len(getattr(node, "body", ())) <= 1 for node in tiny.body)
 
 
 def test_runs_of_different_length_are_common() -> None:

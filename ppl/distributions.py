@@ -224,6 +224,44 @@ class Proposed(Generic[T]):
         return f"Proposed({self.target!r}, {self.proposal!r})"
 
 
+class Pairs(Generic[T]):
+    """What a properly weighted distribution draws, as values: for who takes the weights on himself."""
+
+    __slots__ = ("decode", "dist", "encode")
+    wraps = True  # drawn in one batch, as `dist` is
+
+    def __init__(self, dist: Distribution[T]) -> None:
+        self.dist = dist
+        for name in ("encode", "decode"):
+            setattr(self, name, getattr(dist, name, getattr(codec, name)))
+
+    @property
+    def family(self) -> Hashable:
+        return Pairs, self.dist.family
+
+    def sample(self, key: Key) -> tuple[T, float]:
+        return self.dist.sample(key)  # pyright: ignore[reportReturnType]
+
+    def log_prob(self, value: Any) -> float:
+        """Of a pair, that it is drawn: where the value determines the weight, that of the value under the proposal."""
+        if not isinstance(self.dist, Proposed):
+            raise TypeError(f"{self.dist!r} does not say how probable a pair of value and weight is")
+        drawn, log_weight = value
+        right = self.dist.weigh(drawn)
+        return self.dist.proposal.log_prob(drawn) if math.isclose(log_weight, right, abs_tol=1e-9) else -math.inf
+
+    def table(self) -> list[tuple[tuple[T, float], float]]:
+        """The pairs with their probabilities."""
+        return table(self.dist)  # pyright: ignore[reportReturnType]
+
+    def sketch(self) -> str:
+        """What identifies the distribution to a journal."""
+        return codec.sketch(self.dist)
+
+    def __repr__(self) -> str:
+        return f"Pairs({self.dist!r})"
+
+
 class Raised(Generic[T]):
     """The measure p^alpha of a distribution: a target for `Proposed`, not normalised, that cannot be drawn from."""
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ppl.distributions import Categorical, Distribution, as_distribution
+from ppl.distributions import Categorical, Distribution, Pairs, as_distribution
 from ppl.program import MustAwait, Program, dropped
 
 T = TypeVar("T")
@@ -79,11 +79,7 @@ class Sample(Effect[T]):
     @property
     def raw(self) -> Sample[Any]:
         """The same draw for an algorithm that takes the weight on itself: its answer is the pair."""
-        if not self.weighted:
-            return self
-        effect = Sample(self.name, self.dist)
-        effect.weighted = False
-        return effect
+        return Sample(self.name, Pairs(self.dist)) if self.weighted else self
 
 
 class Weight(Effect[None]):

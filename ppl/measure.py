@@ -42,6 +42,10 @@ class TooManyPaths(RuntimeError):
     """The program has more paths than `max_paths`, or an endless one."""
 
 
+class EndlessPath(TooManyPaths):
+    """The program has a path of more than `MAX_SITES` draws and calls."""
+
+
 def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
     """Every path of a finite program whose weight is not zero.
 
@@ -84,7 +88,7 @@ def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Effect[A
             if kind is Sample or kind is Call:
                 if depth == len(stack):
                     if depth >= MAX_SITES:
-                        raise TooManyPaths(f"{program.name} has a path of more than {MAX_SITES} sites: bound its loops")
+                        raise EndlessPath(f"{program.name} has a path of more than {MAX_SITES} sites: bound its loops")
                     stack.append([((yield effect), 1.0)] if kind is Call else _outcomes(effect, request.address))
                 answer, p = stack[depth][-1]
                 depth += 1

@@ -154,6 +154,8 @@ def source_of(seed: int | Key | Source) -> Source:
 
 def begin_draws(keys: Sequence[Key], dists: Sequence[Distribution[Any]]) -> tuple[Callable[[], Sequence[Any]], bool]:
     """Start a batched draw of distributions of one family: the function that gives the values, and whether it waits."""
+    if hasattr(dists[0], "wraps"):
+        dists = [wrapper.dist for wrapper in dists]  # pyright: ignore[reportAttributeAccessIssue]
     kind = type(dists[0])
     if (begin := getattr(kind, "begin_many", None)) is not None:
         return begin(keys, dists), True

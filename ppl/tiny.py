@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ppl.distributions import Categorical, uniform
-from ppl.language import Last, factor, parallel, sample, scan, twist
+from ppl.language import Last, factor, observe, parallel, sample, scan, twist
 from ppl.program import Program
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Draw(Node):
     rows: tuple[Row, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        seen.append(await sample("x", _categorical(self.rows, seen)))
+        seen.append(await sample("x", categorical(self.rows, seen)))
         return False
 
 
@@ -51,7 +51,7 @@ class Steer(Node):
     rows: tuple[Row, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        dist = _categorical(self.rows, seen)
+        dist = categorical(self.rows, seen)
         seen.append(await sample("x", dist, proposal=uniform(dist.values)))
         return False
 
@@ -63,7 +63,25 @@ class Score(Node):
     weights: tuple[float, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        await factor("score", _log(_pick(self.weights, seen)))
+        await factor("score", log(pick(self.weights, seen)))
+        return False
+
+
+@dataclass(frozen=True)
+class Look(Node):
+    """An `observe` of a value under one of the rows; which one depends on the values drawn before.
+
+    A value that the row does not hold, or of weight 0 there, is impossible. `batched` takes the way of distributions
+    that score many values at once: a `call`, then a factor.
+    """
+
+    rows: tuple[Row, ...]
+    value: int
+    batched: bool = False
+
+    async def perform(self, seen: list[int]) -> bool:
+        dist = categorical(self.rows, seen)
+        await observe("look", _Batched(dist) if self.batched else dist, self.value)
         return False
 
 
@@ -75,7 +93,7 @@ class Guide(Node):
     weights: tuple[float, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        await twist(self.name, _log(_pick(self.weights, seen)))
+        await twist(self.name, log(pick(self.weights, seen)))
         return False
 
 
@@ -98,7 +116,7 @@ class Loop(Node):
     body: Body
 
     async def perform(self, seen: list[int]) -> bool:
-        times = await sample("times", _categorical(self.rows, seen))
+        times = await sample("times", categorical(self.rows, seen))
         seen.append(times)
         for _ in range(times):
             if await _perform(self.body, seen):
@@ -130,7 +148,7 @@ class Together(Node):
     async def perform(self, seen: list[int]) -> bool:
         branches = []
         for draw in self.draws:
-            dist = _categorical(draw.rows, seen)
+            dist = categorical(draw.rows, seen)
             branches.append(sample("x", dist, uniform(dist.values) if isinstance(draw, Steer) else None))
         seen += await parallel(*branches)
         return False
@@ -143,7 +161,7 @@ class Fork(Node):
     bodies: tuple[Body, ...]
 
     async def perform(self, seen: list[int]) -> bool:
-        for drawn in await parallel(*[Program("side", _body, (body, tuple(seen)), {}) for body in self.bodies]):
+        for drawn in await parallel(*[Program("side", of_body, (body, tuple(seen)), {}) for body in self.bodies]):
             seen += drawn
         return False
 
@@ -155,7 +173,7 @@ class Sub(Node):
     body: Body
 
     async def perform(self, seen: list[int]) -> bool:
-        seen += await Program("sub", _body, (self.body, tuple(seen)), {})
+        seen += await Program("sub", of_body, (self.body, tuple(seen)), {})
         return False
 
 
@@ -175,7 +193,7 @@ class Tiny:
 
     def program(self) -> Program[Row]:
         """The program."""
-        return Program("tiny", _body, (self.body, ()), {})
+        return Program("tiny", of_body, (self.body, ()), {})
 
 
 async def _perform(body: Body, seen: list[int]) -> bool:
@@ -185,7 +203,8 @@ async def _perform(body: Body, seen: list[int]) -> bool:
     return False
 
 
-async def _body(body: Body, before: Row) -> Row:
+async def of_body(body: Body, before: Row) -> Row:
+    """What the body draws where these values were drawn before."""
     seen = list(before)
     await _perform(body, seen)
     return tuple(seen[len(before) :])
@@ -197,13 +216,29 @@ async def _step(body: Body, before: Row) -> tuple[Row, None]:
     return Last(tuple(seen), None) if stopped else (tuple(seen), None)
 
 
-def _pick(options: Sequence[T], seen: Sequence[int]) -> T:
+class _Batched(Categorical[int]):
+    """The same distribution, with a batch form of its score."""
+
+    __slots__ = ()
+
+    def __init__(self, plain: Categorical[int]) -> None:
+        super().__init__(plain.values, [log(p) for p in plain.probabilities])
+
+    @staticmethod
+    def log_prob_many(dists: Sequence[_Batched], values: Sequence[int]) -> list[float]:
+        return [dist.log_prob(value) for dist, value in zip(dists, values, strict=True)]
+
+
+def pick(options: Sequence[T], seen: Sequence[int]) -> T:
+    """One of the options; which depends on the values drawn before."""
     return options[sum(seen) % len(options)]
 
 
-def _categorical(rows: tuple[Row, ...], seen: Sequence[int]) -> Categorical[int]:
-    return Categorical.of(dict(enumerate(_pick(rows, seen))))
+def categorical(rows: tuple[Row, ...], seen: Sequence[int]) -> Categorical[int]:
+    """The distribution over column numbers of one of the rows."""
+    return Categorical.of(dict(enumerate(pick(rows, seen))))
 
 
-def _log(weight: float) -> float:
+def log(weight: float) -> float:
+    """Natural log; `-inf` of 0."""
     return math.log(weight) if weight else -math.inf

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-from ppl.distributions import Distribution, Proposed, Raised, as_distribution
+from ppl.distributions import Distribution, Pairs, Proposed, Raised, as_distribution
 from ppl.effects import Effect, Factor, Last, Note, Parallel, Sample, Scan
 from ppl.language import condition, factor, observe
 from ppl.loop import pair
@@ -60,7 +60,7 @@ def conditioned(program: Program[T], values: Mapping[str, Any]) -> Program[T]:
         if not isinstance(effect, Sample) or address not in values:
             return None
         value = values[address]
-        return Change(observe(effect.name, _target(effect), value), lambda _: value)
+        return Change(observe(effect.name, _target(effect.dist), value), lambda _: value)
 
     return Program(program.name, _start, (program, edit, addresses), {})
 
@@ -98,12 +98,13 @@ def propose(
 
     def edit(address: str, effect: Effect[Any], _: _Ledger) -> Change | None:
         if isinstance(effect, Sample):
-            target = _target(effect)
+            pairs = isinstance(effect.dist, Pairs)  # of inference inside the program, which takes the weights itself
+            target = _target(effect.dist.dist if pairs else effect.dist)
             for selection, q in chosen:
                 if address in selection:
                     made = q if hasattr(q, "log_prob") else q(target)  # pyright: ignore[reportCallIssue]
-                    proposal = as_distribution(made, f"propose(..., {selection!r})")
-                    return Change(Sample(effect.name, Proposed(target, proposal)))
+                    proposed = Proposed(target, as_distribution(made, f"propose(..., {selection!r})"))
+                    return Change(Sample(effect.name, Pairs(proposed) if pairs else proposed))
         return None
 
     return Program(program.name, _start, (program, edit, frozenset()), {})
@@ -161,7 +162,7 @@ def power(program: Program[T], alpha: float) -> Program[T]:
     def edit(address: str, effect: Effect[Any], _: _Ledger) -> Change | None:
         if not isinstance(effect, Sample):
             return None
-        target, proposal = _target(effect), effect.dist
+        target, proposal = _target(effect.dist), effect.dist
         if isinstance(proposal, Proposed):
             proposal = proposal.proposal
         elif hasattr(proposal, "powered"):
@@ -171,8 +172,8 @@ def power(program: Program[T], alpha: float) -> Program[T]:
     return Program(program.name, _start, (program, edit, frozenset()), {})
 
 
-def _target(effect: Sample[Any]) -> Distribution[Any]:
-    return effect.dist.target if isinstance(effect.dist, Proposed) else effect.dist
+def _target(dist: Distribution[Any]) -> Distribution[Any]:
+    return dist.target if isinstance(dist, Proposed) else dist
 
 
 def check_powers(name: str, powers: Sequence[float]) -> None:

@@ -18,7 +18,7 @@ from scipy import stats
 
 import ppl
 from ppl import dist
-from ppl.inference import nuts, nuts_chains, nuts_funsor
+from ppl.inference import nuts_chains, nuts_funsor
 from ppl.inference.nuts import NUTS
 from ppl.numpyro_bridge import to_numpyro
 

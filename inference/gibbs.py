@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ppl.choice import weigh
-from ppl.distributions import Categorical
+from ppl.distributions import Categorical, uniform
 from ppl.effects import Call, Sample
 from ppl.inference.importance import check_particles
 from ppl.inference.kernels import moved, of_program
@@ -66,13 +66,17 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
         steps += 1
         if not particles.active or steps == kept.steps:
             break
-        dist = config.resample(particles.log_weights, config.particles)
-        ancestor = 0
+        # The kept particle is in slot 0, but some schemes favour places: for these, any particle may be the first.
+        dist, first, ancestor = config.resample(particles.log_weights, config.particles), 0, 0
+        if not dist.cyclic:
+            first = await sample("first", uniform(range(config.particles)))
+            dist = config.resample(_rotated(particles.log_weights, first), config.particles)
         if config.ancestor_sampling and dist.resamples and particles.members[0].active:
             ancestor, kept = await _new_past(particles.members, kept, steps)
-        ancestors = await sample("ancestors", dist.given(ancestor))
+        ancestors = await sample("ancestors", dist.given((ancestor - first) % config.particles))
         if dist.resamples:
-            particles.select(ancestors, dist)
+            weights = dist.child_log_weights(ancestors)
+            particles.replace([(a + first) % config.particles for a in ancestors], weights)
             particles.members[0].follows = kept
     log_weights = particles.log_weights
     if kept.steps is not None:  # the target is of those that go on
@@ -80,6 +84,10 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
     chosen = await sample("pick", Categorical(range(config.particles), log_weights))
     new = kept if chosen == 0 else trace_of(particles.members[chosen].run, steps=kept.steps)
     return moved(trace, new, "particle gibbs", chosen != 0)
+
+
+def _rotated(log_weights: list[float], first: int) -> list[float]:
+    return log_weights[first:] + log_weights[:first]
 
 
 async def _new_past(members: list[Particle[T]], kept: Trace[T], steps: int) -> tuple[int, Trace[T]]:

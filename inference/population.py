@@ -208,8 +208,8 @@ class Particles(Generic[T]):
         return particle.log_weight > -math.inf
 
     def select(self, ancestors: Sequence[int], dist: Ancestors) -> None:
-        """Replace the population by children; `dist` says what they weigh."""
-        self._replace(ancestors, dist.child_log_weights(ancestors))
+        """Replace the population by the children of a resampling."""
+        self.replace(ancestors, dist.child_log_weights(ancestors))
 
     def expand(self, times: int) -> None:
         """Make `times` of each particle that has more to run; the mean weight stays."""
@@ -219,10 +219,13 @@ class Particles(Generic[T]):
         logw = [
             particle.log_weight - math.log(count) + growth for particle, count in zip(self.members, copies, strict=True)
         ]
-        self._replace(ancestors, [logw[k] for k in ancestors])
+        self.replace(ancestors, [logw[k] for k in ancestors])
 
-    def _replace(self, ancestors: Sequence[int], log_weights: Sequence[float]) -> None:
-        """The first child of a particle keeps its run, only further children replay."""
+    def replace(self, ancestors: Sequence[int], log_weights: Sequence[float]) -> None:
+        """Replace the population by children of these weights.
+
+        The first child of a particle keeps its run, only further children replay.
+        """
         old, used = self.members, set[int]()
         members: list[Particle[T]] = []
         for a, log_weight in zip(ancestors, log_weights, strict=True):

@@ -29,8 +29,8 @@ def check_seed(program: Program[Any], seed: int, answer: Answer) -> None:
     try:
         one = trace(program, seed)
         again = replay(program, one)
-    except RuntimeError as error:  # a ReplayError, or a run that asks for what is not there
-        raise _failure(program, str(error)) from error
+    except Exception as error:  # it has run to its end before
+        raise _failure(program, f"its trace raised {type(error).__name__}: {error}") from error
     for part in ("choices", "factors", "twists"):
         first, second = getattr(one, part), getattr(again, part)
         for address in first:

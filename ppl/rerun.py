@@ -53,6 +53,8 @@ def _replay_loop(run: Run[Any], recorded: Loop, visit: Visit | None) -> None:
     assert loop is not None
     if visit is not None:  # visits every step
         for log in [*recorded.logs(), *([] if recorded.over else [recorded.log])]:
+            if not log:  # a step that asked nothing: the run is past it, and perhaps past the whole scan
+                continue
             if run.loop is not loop:
                 raise ReplayError(f"{run.scope[:-1]}: the scan ended earlier than it did when recorded")
             if loop.run is not None:

@@ -249,6 +249,10 @@ def test_a_trace_has_its_probability_where_a_proposal_is_used_inside_inference()
         assert path.value.log_joint == pytest.approx(math.log(path.probability) + path.log_weight, abs=1e-9)
 
 
+def test_a_trace_replays_where_a_proposal_is_used_inside_inference() -> None:
+    assert_replayable(RAW)
+
+
 def test_a_proposal_changes_nothing_where_one_is_used_inside_inference() -> None:
     assert_same_measure(propose(RAW, {"**/x": Categorical.of({0: 1.0, 1: 1.0})}), RAW)
 
@@ -316,6 +320,23 @@ def test_pure_programs_pass() -> None:
 def test_tiny_programs_replay(tiny: Tiny) -> None:
     assert_replayable(tiny.program(), range(2))
     assert_replayable(tiny.program(), None)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_steps_of_a_scan_that_ask_nothing_replay(first: int) -> None:
+    """A step that returns at once, in the middle or as the last, leaves nothing in the log."""
+
+    @program
+    async def step(carry: int, x: int) -> tuple[int, int]:
+        return carry, await sample("y", COIN) if x else 0
+
+    @program
+    async def gaps() -> Any:
+        xs = [1, 1, 1]
+        xs[first] = 0
+        return (await scan(step, 0, xs))[1], await sample("after", COIN)
+
+    assert_replayable(gaps(), range(2))
 
 
 def _counter() -> Callable[[], int]:

@@ -16,6 +16,13 @@ def test_an_example_runs(example: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out
 
 
-def test_the_wrong_algorithm_of_the_example_is_caught(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(EXAMPLES[0].parent / "your_own_algorithm.py"), run_name="__main__")
-    assert "wrong: the measures differ" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ("your_own_algorithm.py", "wrong: wrong is not proper on"),
+        ("your_own_kernel.py", "wrong: wrong does not leave the posterior over traces invariant on"),
+    ],
+)
+def test_the_wrong_one_of_an_example_is_caught(example: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES[0].parent / example), run_name="__main__")
+    assert message in capsys.readouterr().out

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Enumerate:
     """One particle for each value that the program can return: its posterior and evidence are exact.
 
-    Law: `measure(collapse(Enumerate()(p))) == measure(p)`.
+    Law: `measure(collapse(Enumerate()(p))) == measure(p)`. Diagnostics: "exact", true.
 
     Raises:
         NotFinite: naming the first site that has no table.
@@ -54,4 +54,4 @@ async def _enumerate(program: Program[T], max_paths: int) -> Population[T]:
         return Population((None,), (-math.inf,))
     # The evidence is the mean weight, so each value weighs its mass times the number of values.
     logs = [logsumexp(terms) + math.log(len(masses)) for terms in masses.values()]
-    return Population(tuple(masses), tuple(logs))
+    return Population(tuple(masses), tuple(logs), diagnostics={"exact": True})

@@ -67,10 +67,10 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
         if not particles.active or steps == kept.steps:
             break
         # The kept particle is in slot 0, but some schemes favour places: for these, any particle may be the first.
-        dist, first, ancestor = config.resample(particles.log_weights, config.particles), 0, 0
+        dist, first, ancestor = config.resample(particles.log_weights), 0, 0
         if not dist.cyclic:
             first = await sample("first", uniform(range(config.particles)))
-            dist = config.resample(_rotated(particles.log_weights, first), config.particles)
+            dist = config.resample(_rotated(particles.log_weights, first))
         if config.ancestor_sampling and dist.resamples and particles.members[0].active:
             ancestor, kept = await _new_past(particles.members, kept, steps)
         ancestors = await sample("ancestors", dist.given((ancestor - first) % config.particles))

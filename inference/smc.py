@@ -95,7 +95,7 @@ async def _smc(program: Program[T], config: SMC, report: Report) -> Population[T
         await particles.advance()
         if not particles.active:  # nothing is resampled at the end
             break
-        dist = config.resample(particles.log_weights, config.particles)
+        dist = config.resample(particles.log_weights, *[config.particles] * (config.expand > 1))
         steps.append(particles.step(dist.resamples))
         await report(steps[-1])
         ancestors = await sample("ancestors", dist)

@@ -101,6 +101,11 @@ class Extension:
     def family(self) -> Hashable:
         return self.lm.engine, self.until, self.max_tokens, self.temperature
 
+    @property
+    def drawn_by(self) -> Hashable:
+        """What a text that this distribution drew carries: its log probability need not be computed again."""
+        return self.lm.engine, self.temperature
+
     @staticmethod
     def begin_many(keys: Sequence[Key], dists: Sequence[Extension]) -> Callable[[], list[Text]]:
         """Start one block for each, decoded together; the returned function waits for them."""
@@ -111,6 +116,7 @@ class Extension:
         def texts() -> list[Text]:
             out = finish()
             for dist, text in zip(dists, out, strict=True):
+                text.drawn_by = dist.drawn_by
                 dist.lm.tokens += (len(text.data) - len(dist.text.data)) // TOKEN_BYTES
             return out
 
@@ -120,7 +126,14 @@ class Extension:
     def log_prob_many(dists: Sequence[Extension], values: Sequence[Text]) -> list[float]:
         """Nats, summed over the tokens of the block; `-inf` for a text the distribution cannot write."""
         out = [-math.inf] * len(dists)
-        possible = [i for i, (dist, value) in enumerate(zip(dists, values, strict=True)) if dist.can_write(value)]
+        possible: list[int] = []
+        for i, (dist, value) in enumerate(zip(dists, values, strict=True)):
+            if not dist.can_write(value):
+                continue
+            if value.drawn_by == dist.drawn_by and value.parent.key == dist.text.key:  # pyright: ignore[reportOptionalMemberAccess]
+                out[i] = value.log_prob  # pyright: ignore[reportCallIssue, reportArgumentType]
+            else:
+                possible.append(i)
         if possible:
             texts, starts = [values[i] for i in possible], [len(dists[i].text) for i in possible]
             sums = dists[0].lm.engine.log_probs(texts, starts, dists[0].temperature)
@@ -167,7 +180,9 @@ class Extension:
         """The draw that `encode` wrote: the same tokens, parent, log_prob and full."""
         tokens, log_prob, full = data
         block = np.array(tokens, "<i4").tobytes()
-        return Text(self.lm.tokenizer, self.text.data + block, self.text, log_prob, full)
+        text = Text(self.lm.tokenizer, self.text.data + block, self.text, log_prob, full)
+        text.drawn_by = self.drawn_by
+        return text
 
     def sketch(self) -> str:
         """What identifies the distribution when a record is compared with a program: the same in every process."""

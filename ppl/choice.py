@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppl.distributions import Distribution, log_probs
+from ppl.distributions import Distribution, Proposed, is_weighted, log_probs
 from ppl.effects import Effect, Sample
 
 
@@ -24,7 +25,7 @@ class Choice:
     @property
     def draw(self) -> Any:
         """What the driver answered."""
-        return (self.value, self.log_weight) if getattr(self.dist, "weighted", False) else self.value
+        return (self.value, self.log_weight) if is_weighted(self.dist) else self.value
 
 
 def scored(draws: list[tuple[str, Distribution[Any], Any]]) -> list[Choice]:
@@ -34,18 +35,30 @@ def scored(draws: list[tuple[str, Distribution[Any], Any]]) -> list[Choice]:
         families.setdefault((type(dist), dist.family), []).append(i)
     out: list[Any] = [None] * len(draws)
     for members in families.values():
-        pairs = [draws[i][2] if getattr(draws[i][1], "weighted", False) else (draws[i][2], 0.0) for i in members]
-        scores = log_probs([draws[i][1] for i in members], [value for value, _ in pairs])
+        pairs = [draws[i][2] if is_weighted(draws[i][1]) else (draws[i][2], 0.0) for i in members]
+        scores = _scores([draws[i][1] for i in members], pairs)
         for i, (value, log_weight), log_prob in zip(members, pairs, scores, strict=True):
             out[i] = Choice(draws[i][0], value, draws[i][1], log_prob, log_weight)
     return out
+
+
+def _scores(dists: list[Distribution[Any]], draws: list[tuple[Any, float]]) -> Sequence[float]:
+    """Log probabilities of pairs (value, log weight): a weight says how the target's differs from the proposal's.
+
+    A language model knows how probable what it drew was, so that a proposal costs no call of the target.
+    """
+    values = [value for value, _ in draws]
+    if not isinstance(dists[0], Proposed) or is_weighted(dists[0].proposal):
+        return log_probs(dists, values)
+    under = log_probs([dist.proposal for dist in dists], values)  # pyright: ignore[reportAttributeAccessIssue]
+    return [log_weight + log_q for (_, log_weight), log_q in zip(draws, under, strict=True)]
 
 
 def draw_for(choice: Choice, effect: Effect[Any]) -> Any:
     """The logged answer that gives an effect the value of a choice."""
     if not effect.weighted:
         return choice.value
-    if getattr(choice.dist, "weighted", False):
+    if is_weighted(choice.dist):
         return choice.draw
     assert isinstance(effect, Sample)
     return choice.value, weigh(effect.dist, choice.value, choice.address)

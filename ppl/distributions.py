@@ -179,7 +179,7 @@ class Proposed(Generic[T]):
             ValueError: the proposal cannot draw a value that the target can.
         """
         rows = table(self.proposal)
-        drawn = [value if not _weighted(self.proposal) else value[0] for value, _ in rows]  # pyright: ignore[reportIndexIssue]
+        drawn = [value if not is_weighted(self.proposal) else value[0] for value, _ in rows]  # pyright: ignore[reportIndexIssue]
         if hasattr(self.target, "table"):
             for value, p in table(self.target):
                 if value not in drawn:
@@ -211,7 +211,7 @@ class Proposed(Generic[T]):
     @staticmethod
     def _weigh(dists: Sequence[Proposed[T]], draws: Sequence[Any]) -> list[tuple[T, float]]:
         before = [0.0] * len(draws)
-        if _weighted(dists[0].proposal):
+        if is_weighted(dists[0].proposal):
             draws, before = zip(*draws, strict=True)
         log_p = log_probs([dist.target for dist in dists], draws)
         log_q = log_probs([dist.proposal for dist in dists], draws)
@@ -326,7 +326,8 @@ def as_distribution(dist: Any, where: str) -> Distribution[Any]:
     raise TypeError(f"{where}: {dist!r} is not a distribution: it needs `family`, `sample(key)` and `log_prob(value)`")
 
 
-def _weighted(dist: Distribution[Any]) -> bool:
+def is_weighted(dist: Distribution[Any]) -> bool:
+    """Whether draws are pairs of a value and a log weight."""
     return getattr(dist, "weighted", False)
 
 

@@ -42,7 +42,7 @@ def _of_run(population: Population[Any]) -> list[str]:
     if "chains" in diagnostics:
         return out + _of_chains(diagnostics)
     count = len(population.log_weights)
-    if count < FEWEST or "island_log_evidence" in diagnostics:
+    if count < FEWEST or "island_log_evidence" in diagnostics or diagnostics.get("exact"):
         return out
     return out + (_of_steps(population, count) if population.steps else _of_weights(population, count))
 

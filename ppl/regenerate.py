@@ -112,6 +112,10 @@ class _Change:
             if address in self.trace.choices:
                 old = self.trace.choices[address]
                 if address not in self.selection:
+                    if not self.changed:  # nor has its distribution
+                        self.kept.add(address)
+                        self.gained -= old.log_weight
+                        return old.draw
                     return self._keep(effect, old, old.value, 0.0)
                 for selection, make in self.proposals:
                     if address in selection:

@@ -21,19 +21,6 @@ EXACT = settings(
 
 @EXACT
 @given(programs(max_paths=16))
-def test_two_particles_are_proper(tiny: Tiny) -> None:
-    """Catches a factor lost or counted twice, twists not divided out, a pick not by weight, evidence not averaged."""
-    assert_proper(Importance(2), tiny.program())
-
-
-@settings(EXACT, max_examples=40)
-@given(programs(max_paths=8))
-def test_three_particles_are_proper(tiny: Tiny) -> None:
-    assert_proper(Importance(3), tiny.program())
-
-
-@EXACT
-@given(programs(max_paths=16))
 def test_one_particle_is_the_program(tiny: Tiny) -> None:
     """With one particle every weight is a product, so each single path of the algorithm is a path of the program."""
     assert_proper(Importance(1), tiny.program())

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from ppl import (
     SMC,
@@ -29,7 +28,7 @@ from ppl import (
 from ppl.inference.resampling import Resampler
 from ppl.language import factor
 from ppl.measure import paths
-from ppl.testing import Draw, Fork, Guide, Score, Tiny, assert_proper, programs
+from ppl.testing import Draw, Fork, Guide, Score, Tiny, assert_proper
 
 SCHEMES: list[Resampler] = [Multinomial, Stratified, Systematic, Residual]
 RESAMPLERS = [*SCHEMES, *(Adaptive(scheme, 0.75) for scheme in SCHEMES)]
@@ -37,33 +36,6 @@ RESAMPLERS = [*SCHEMES, *(Adaptive(scheme, 0.75) for scheme in SCHEMES)]
 
 def _name(resampler: Any) -> str:
     return f"Adaptive({resampler.scheme.__name__})" if isinstance(resampler, Adaptive) else resampler.__name__
-
-
-def _check_proper(algorithm: SMC, examples: int, max_paths: int) -> None:
-    # The algorithm has up to (paths of the program)^N times (ancestor vectors)^steps paths: some examples are rejected.
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )
-    @given(programs(max_paths))
-    def check(tiny: Tiny) -> None:
-        assert_proper(algorithm, tiny.program())
-
-    check()
-
-
-@pytest.mark.parametrize("resampler", RESAMPLERS, ids=_name)
-def test_two_particles_are_proper(resampler: Resampler) -> None:
-    """Catches any wrong weight, evidence or ancestor: weights not reset, twists not divided out, biased resampling."""
-    _check_proper(SMC(2, resampler), examples=60, max_paths=6 if resampler is Multinomial else 12)
-
-
-@pytest.mark.parametrize("resampler", RESAMPLERS, ids=_name)
-def test_three_particles_are_proper(resampler: Resampler) -> None:
-    """As for two, and what two particles cannot show: ancestors that survive in the wrong proportions."""
-    _check_proper(SMC(3, resampler), examples=15 if resampler is Multinomial else 30, max_paths=4)
 
 
 def test_one_particle_is_the_program_itself() -> None:

@@ -10,8 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ppl import NUTS, SMC, Adaptive, Algorithm, Enumerate, Importance, Multinomial, Residual, Stratified, Systematic
+from ppl import (
+    MCMC,
+    NUTS,
+    SMC,
+    SSP,
+    Adaptive,
+    Algorithm,
+    Block,
+    Enumerate,
+    Importance,
+    Islands,
+    Multinomial,
+    ParallelTempering,
+    ParticleGibbs,
+    Residual,
+    SingleSite,
+    Stratified,
+    Suffix,
+    Systematic,
+    Tempered,
+    TreeWalk,
+    WithoutReplacement,
+    cycle,
+    mixture,
+    repeat,
+)
 
 from .known import Known
 
@@ -29,6 +55,15 @@ def finite(model: Known) -> bool:
 
 def named(*names: str) -> Predicate:
     return lambda model: model.name in names
+
+
+few = named("hidden-markov", "branching", "lm-reward", "best-of-two")
+fewer = named("branching", "lm-reward", "best-of-two")  # for what takes long
+START = Importance(N // 2)
+
+
+def chain(kernel: Any) -> MCMC:
+    return MCMC(kernel, samples=2, warmup=1, chains=2, start=START)
 
 
 @dataclass(frozen=True)
@@ -51,5 +86,19 @@ ROWS: tuple[Row, ...] = (
     Row("smc-stratified", SMC(N, Stratified)),
     Row("smc-systematic", SMC(N, Systematic)),
     Row("smc-residual", SMC(N, Residual)),
+    Row("smc-ssp", SMC(N, SSP), few),
+    Row("smc-tempered", SMC(N, Tempered(Systematic, 0.5)), few),
+    Row("sir", Importance(N, keep=8), few),
+    Row("steering", SMC(N // 4, WithoutReplacement, expand=4), few),
+    Row("islands", Islands(4, SMC(N // 4)), few),
+    Row("resample-move", SMC(N // 4, rejuvenate=Suffix()), fewer),
+    Row("tempered-likelihood", SMC(N // 4, temper=(0.3, 1.0), rejuvenate=SingleSite()), fewer),
+    Row("mcmc-suffix", chain(Suffix()), few),
+    Row("mcmc-single-site", chain(repeat(SingleSite(), 2)), few),
+    Row("mcmc-block", chain(mixture(Block("**"), Suffix())), few),
+    Row("particle-gibbs", chain(ParticleGibbs(4)), fewer),
+    Row("ancestor-sampling", chain(ParticleGibbs(4, Systematic, ancestor_sampling=True)), fewer),
+    Row("tree-walk", chain(cycle(TreeWalk(8), SingleSite())), fewer),
+    Row("parallel-tempering", ParallelTempering(Suffix(), (1.0, 0.5), 20, chains=1, start=START), fewer),
     Row("nuts", NUTS(500, 200, 1), named("normal-normal", "linear-gaussian"), replications=16, slow=True),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ppl import SMC, Algorithm, Enumerate, Importance, Population, Program, Systematic
+from ppl.inference.weights import log_mean_exp
 
 from .algorithms import N, Row
 from .cells import Line, check
@@ -46,7 +47,9 @@ def unweighted(population: Population) -> Population:
 
 def squared(log_weights: Sequence[float]) -> Systematic:
     """Resamples by squared weights and does not weigh for it."""
-    return Systematic([2 * w for w in log_weights])
+    dist = Systematic([2 * w for w in log_weights])
+    dist.child_log_weights = lambda ancestors: [log_mean_exp(log_weights)] * len(ancestors)
+    return dist
 
 
 def worst(algorithm: Algorithm, model: Known) -> Line:

@@ -5,9 +5,10 @@ fork, write texts and call each other (`ppl.tiny`, `ppl.tiny_text`). The checks 
 everybody's randomness: no statistics, so a wrong weight shows as a wrong mass. Scibior et al. 2018, "Denotational
 validation of higher-order Bayesian inference"; Claessen and Hughes 2000, "QuickCheck". A whole test of an algorithm:
 
-    from hypothesis import given
+    from hypothesis import given, settings
     from ppl.testing import assert_proper, programs
 
+    @settings(deadline=None)
     @given(programs())
     def test_mine(tiny):
         assert_proper(mine, tiny.program())
@@ -32,8 +33,9 @@ from typing import Any, Generic, TypeVar
 
 try:
     import hypothesis
+    import scipy.stats as _  # noqa: F401
 except ImportError as error:
-    raise ImportError("ppl.testing needs hypothesis: pip install ppl[testing]") from error
+    raise ImportError("ppl.testing needs hypothesis and scipy: pip install ppl[testing]") from error
 
 from hypothesis import strategies as st
 
@@ -217,9 +219,11 @@ def _assert_equal(what: str, found: Measure[Any], right: Measure[Any]) -> None:
     lines = [line(value) for value in dict.fromkeys((values[0], values[-1])) if change(value)]
     if abs(change(values[-1])) > abs(change(values[0])):
         lines.reverse()
+    same = math.isclose(found.evidence, right.evidence, rel_tol=1e-12)
+    evidence = "The evidence is right" if same else f"The evidence is {found.evidence!r}, not {right.evidence!r}"
     raise AssertionError(
-        f"{what}:\n" + "\n".join(lines) + f"\nThe evidence is {found.evidence!r}, not {right.evidence!r}; "
-        f"the largest difference is {found.distance(right):.3g} of the larger evidence."
+        f"{what}:\n" + "\n".join(lines) + f"\n{evidence}; the largest difference is {found.distance(right):.3g} of the "
+        "larger evidence."
     )
 
 

@@ -99,7 +99,7 @@ def propose(
     def edit(address: str, effect: Effect[Any], _: _Ledger) -> Change | None:
         if isinstance(effect, Sample):
             pairs = isinstance(effect.dist, Pairs)  # of inference inside the program, which takes the weights itself
-            target = _target(effect.dist.dist if pairs else effect.dist)
+            target = _target(effect.dist.dist if isinstance(effect.dist, Pairs) else effect.dist)
             for selection, q in chosen:
                 if address in selection:
                     made = q if hasattr(q, "log_prob") else q(target)  # pyright: ignore[reportCallIssue]

@@ -122,10 +122,7 @@ class ForgetsTheRest(Tempered):
     def __call__(self, log_weights: Any, count: int | None = None) -> Ancestors:
         dist = super().__call__(log_weights, count)
         dist.child_log_weights = lambda ancestors: (
-            [  # pyright: ignore
-                float(np.logaddexp.reduce(dist.log_weights) - math.log(len(dist.log_weights)))
-            ]
-            * len(ancestors)
+            [float(np.logaddexp.reduce(dist.log_weights) - math.log(len(dist.log_weights)))] * len(ancestors)
         )
         return dist
 

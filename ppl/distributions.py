@@ -247,8 +247,10 @@ class Pairs(Generic[T]):
         if not isinstance(self.dist, Proposed):
             raise TypeError(f"{self.dist!r} does not say how probable a pair of value and weight is")
         drawn, log_weight = value
-        right = self.dist.weigh(drawn)
-        return self.dist.proposal.log_prob(drawn) if math.isclose(log_weight, right, abs_tol=1e-9) else -math.inf
+        log_prob = self.dist.proposal.log_prob(drawn)
+        if log_prob == -math.inf or not math.isclose(log_weight, self.dist.weigh(drawn), abs_tol=1e-9):
+            return -math.inf
+        return log_prob
 
     def table(self) -> list[tuple[tuple[T, float], float]]:
         """The pairs with their probabilities."""

@@ -39,7 +39,7 @@ def replay(run: Run[Any], log: Sequence[Any], visit: Visit | None = None) -> Non
             now = "the program returned" if run.done else "the program asks for a parallel or a scan"
             raise ReplayError(f"{run.scope}{name}: {now} where {_kind_name(kind)} was recorded")
         # What was recorded is open here, or has ended at once and the run is past it already.
-        is_open = at + 3 == len(run.log) and run.effect is None and not run.done
+        is_open = at + 3 == len(run.log) and run.effect is None and run.batch is None and not run.done
         if kind is Parallel:
             _replay_branches(run, answer, run.log[at + 2], is_open, visit)
         elif is_open:

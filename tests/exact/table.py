@@ -105,8 +105,8 @@ ALGORITHMS = [
     Row("steering 1 x 3, tempered", SMC(1, Tempered(Systematic, 0.5), expand=3), 3),
     Row("resample-move 1, single site", SMC(1, Systematic, rejuvenate=SingleSite()), 6),
     Row("resample-move 1, suffix", SMC(1, Systematic, rejuvenate=Suffix()), 4),
-    Row("resample-move 2, suffix", SMC(2, Systematic, rejuvenate=Suffix()), 3, 100),
-    Row("resample-move 2, adaptive", SMC(2, Adaptive(Systematic, 0.75), rejuvenate=Block("**")), 3, 100),
+    Row("resample-move 2, suffix", SMC(2, Systematic, rejuvenate=Suffix()), 2, 100),
+    Row("resample-move 2, adaptive", SMC(2, Adaptive(Systematic, 0.75), rejuvenate=Block("**")), 2, 100),
     Row("resample-move, particle gibbs", SMC(1, Systematic, rejuvenate=ParticleGibbs(2, Systematic)), 4, 100),
     Row("resample-move, tree walk", SMC(1, Systematic, rejuvenate=TreeWalk(2)), 4, 100),
     Row("tempered likelihood", SMC(2, Systematic, temper=(0.5, 1.0)), 6),
@@ -115,14 +115,14 @@ ALGORITHMS = [
     Row("islands of smc", Islands(2, SMC(2, Systematic)), 3),
     Row("mcmc, suffix", MCMC(Suffix(), samples=1, chains=1, start=Importance(2)), 4),
     Row("mcmc, warm and thin", MCMC(SingleSite(), samples=1, warmup=1, thin=2, chains=1, start=Importance(1)), 3),
-    Row("mcmc, two chains", MCMC(Block("**"), samples=1, chains=2, start=Importance(2)), 3),
+    Row("mcmc, two chains", MCMC(Block("**"), samples=1, chains=2, start=Importance(2)), 2),
     Row("mcmc, from smc", MCMC(SingleSite(), samples=1, chains=1, start=SMC(2, Systematic)), 4),
     Row("nested importance", collapsed(Importance(2)), 8),
     Row("nested smc in smc", lambda program: SMC(2, Systematic)(collapse(SMC(1)(program))), 6),
     Row("stepwise", _stepwise(SMC(2, Systematic)), 8),
-    Row("smc2, no moves", _marginal(SMC(2, Systematic)), 3, 100),
-    Row("smc2", _marginal(SMC(1, Systematic, rejuvenate=PMMH("**/theta", near))), 2, 100),
-    Row("pmmh", _marginal(MCMC(PMMH("**/theta", near), samples=1, chains=1, start=Importance(1))), 4),
+    Row("smc2, no moves", _marginal(SMC(2, Systematic)), 2, 100),
+    Row("smc2", _marginal(SMC(1, Systematic, rejuvenate=PMMH("**/theta", near))), 2, 60),
+    Row("pmmh", _marginal(MCMC(PMMH("**/theta", near), samples=1, chains=1, start=Importance(1))), 3),
     Row("mcmc inside", lambda p: Importance(1)(collapse(MCMC(Suffix(), 1, chains=1, start=Importance(1))(p))), 8),
     Row("annealed", lambda program: SMC(2, Systematic)(annealed(program, (0.5, 1.0))), 8),
 ]
@@ -130,7 +130,7 @@ ALGORITHMS = [
 # Their draws are of the posterior and their weights known up to a constant: checked as posteriors.
 POSTERIORS = [
     Row("tempering", ParallelTempering(SingleSite(), (1.0, 0.5), 1, chains=1, start=Importance(1)), 3),
-    Row("tempering, from smc", ParallelTempering(Block("**"), (1.0, 0.0), 1, chains=1, start=SMC(2, Systematic)), 2),
+    Row("tempering to the prior", ParallelTempering(Block("**"), (1.0, 0.0), 1, chains=1, start=Importance(1)), 3),
 ]
 
 KERNELS: list[Row] = [

@@ -20,6 +20,7 @@ from ppl import (
     Importance,
     Population,
     Program,
+    SingleSite,
     Trace,
     call,
     factor,
@@ -44,8 +45,10 @@ from ppl.testing import (
     Score,
     Spell,
     Steer,
+    Steps,
     Sub,
     Tiny,
+    Together,
     assert_invariant,
     assert_proper,
     assert_replayable,
@@ -578,3 +581,14 @@ def test_runs_of_different_length_are_common() -> None:
     count()
     assert min(unequal, dying) > 0.1 * total
     assert weighed > 0.5 * total
+
+
+def test_a_scan_without_steps_before_a_batch_replays() -> None:
+    tiny = Tiny((Draw(((0, 1),)), Steps(0, (Score((1,)),)), Together((Draw(((0, 1),)), Draw(((0, 1),))))))
+    assert_replayable(tiny.program())
+
+
+def test_a_pair_that_its_new_proposal_cannot_draw_rejects_the_move() -> None:
+    """The weight of a value drawn inside inference is part of it: where the proposal changes, it cannot be kept."""
+    tiny = Tiny((Draw(((1, 1),)), Inner(1, (Steer(((0, 1), (0, 0, 1))),))))
+    assert_invariant(SingleSite(), tiny.program())

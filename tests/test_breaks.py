@@ -274,3 +274,24 @@ def test_the_tree_walk_does_not_rebuild_every_prefix() -> None:
         return time.perf_counter() - start
 
     assert min(seconds(400) for _ in range(2)) < 24 * min(seconds(50) for _ in range(4))
+
+
+@program
+async def silent(carry: int, x: int) -> tuple[int, int]:
+    return carry + x, x
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_replay_past_a_scan_that_asks_nothing_to_a_parallel(steps: int) -> None:
+    @program
+    async def scanned() -> tuple[Any, ...]:
+        await sample("a", Bernoulli(0.5))
+        await ppl.scan(silent, 0, range(steps))
+        drawn = await parallel(sample("b", Bernoulli(0.5)), sample("c", Bernoulli(0.5)))
+        await factor("f", -0.1)
+        return tuple(drawn)
+
+    trace = ppl.trace(scanned(), seed=0)
+    assert ppl.replay(scanned(), trace) == trace
+    assert_proper(SMC(2, Multinomial), scanned())
+    assert_invariant(Suffix(), scanned())

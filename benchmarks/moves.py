@@ -8,6 +8,7 @@ import ppl
 from ppl import MCMC, SMC, Bernoulli, Importance, ParticleGibbs, SingleSite, Suffix, Systematic, factor, program, sample
 
 CHAINS, MOVES = 64, 8
+KERNELS = {"suffix": Suffix(), "single site": SingleSite(), "particle gibbs 4": ParticleGibbs(4)}
 COIN = Bernoulli(0.5)
 
 
@@ -30,7 +31,7 @@ def main() -> None:
         afresh = cost(Importance(CHAINS), sites)
         print(f"{sites} sites: a run afresh {1e6 * afresh / CHAINS / sites:.1f} us a site")
         start = cost(MCMC(Suffix(), 1, chains=CHAINS, start=Importance(CHAINS)), sites)
-        for name, kernel in (("suffix", Suffix()), ("single site", SingleSite()), ("particle gibbs 4", ParticleGibbs(4))):
+        for name, kernel in KERNELS.items():
             whole = cost(MCMC(kernel, 1 + MOVES, chains=CHAINS, start=Importance(CHAINS)), sites)
             each = (whole - start) / MOVES / CHAINS
             print(f"  a move by {name}: {1e6 * each / sites:.1f} us a site, {each / (afresh / CHAINS):.1f} runs afresh")

@@ -13,7 +13,7 @@ import numpy as np
 from ppl.trace import Move, Trace
 
 T = TypeVar("T")
-FEWEST = 4  # draws of a chain that r-hat can say anything of
+FEWEST = 10  # draws of a chain that r-hat can say anything of
 
 
 class Chain(Generic[T]):

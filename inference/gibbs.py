@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ppl.choice import weigh
 from ppl.distributions import Categorical, uniform
 from ppl.effects import Call, Sample
-from ppl.inference.importance import check_particles
+from ppl.inference.arguments import check_count, check_resampler
 from ppl.inference.kernels import moved, of_program
 from ppl.inference.population import Particle, Particles
 from ppl.inference.resampling import Multinomial, Resampler
@@ -48,7 +48,8 @@ class ParticleGibbs:
     ancestor_sampling: bool = False
 
     def __post_init__(self) -> None:
-        check_particles("ParticleGibbs", self.particles)
+        check_count("ParticleGibbs", "particles", self.particles)
+        check_resampler("ParticleGibbs", self.resample)
         if self.particles < 2:
             raise ValueError("ParticleGibbs: one particle alone is the trace so far and never moves; give 2 or more")
 
@@ -60,7 +61,7 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
     kept = of_program(program, trace)
     particles = Particles(program, config.particles)
     particles.members[0].follows = kept
-    steps = 0
+    steps, blocks = 0, list[list[str]]()
     while True:
         await particles.advance()
         steps += 1
@@ -72,7 +73,8 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
             first = await sample("first", uniform(range(config.particles)))
             dist = config.resample(_rotated(particles.log_weights, first))
         if config.ancestor_sampling and dist.resamples and particles.members[0].active:
-            ancestor, kept = await _new_past(particles.members, kept, steps)
+            blocks = blocks or _blocks(kept)
+            ancestor, kept = await _new_past(particles.members, kept, blocks[steps:])
         ancestors = await sample("ancestors", dist.given((ancestor - first) % config.particles))
         if dist.resamples:
             weights = dist.child_log_weights(ancestors)
@@ -90,12 +92,13 @@ def _rotated(log_weights: list[float], first: int) -> list[float]:
     return log_weights[first:] + log_weights[:first]
 
 
-async def _new_past(members: list[Particle[T]], kept: Trace[T], steps: int) -> tuple[int, Trace[T]]:
+async def _new_past(
+    members: list[Particle[T]], kept: Trace[T], blocks: Sequence[Sequence[str]]
+) -> tuple[int, Trace[T]]:
     """The particle whose past the kept future goes on from, and the whole trace that it then is."""
-    blocks = _blocks(kept)[steps:]
     joined = await parallel(*[Program("join", _join, (member, kept, blocks), {}) for member in members])
     chosen = await sample("ancestor", Categorical(range(len(members)), [log_weight for log_weight, _ in joined]))
-    return chosen, kept if chosen == 0 else joined[chosen][1]
+    return chosen, kept if chosen == 0 else trace_of(joined[chosen][1], steps=kept.steps)
 
 
 def _blocks(trace: Trace[Any]) -> list[list[str]]:
@@ -118,8 +121,8 @@ class _Misfit(Exception):
     """The kept future does not fit behind this past."""
 
 
-async def _join(member: Particle[T], kept: Trace[T], blocks: Sequence[Sequence[str]]) -> tuple[float, Trace[T] | None]:
-    """Let the kept future follow on a particle: log weight times density of the future, and the trace."""
+async def _join(member: Particle[T], kept: Trace[T], blocks: Sequence[Sequence[str]]) -> tuple[float, Run[T] | None]:
+    """Let the kept future follow on a particle: log weight times density of the future, and the whole run."""
     if member.log_weight == -math.inf:
         return -math.inf, None
     walk = member.copy()
@@ -158,4 +161,4 @@ async def _join(member: Particle[T], kept: Trace[T], blocks: Sequence[Sequence[s
             raise _Misfit
     except _Misfit:
         return -math.inf, None
-    return walk.log_weight + math.fsum(densities), trace_of(walk.run, steps=kept.steps)
+    return walk.log_weight + math.fsum(densities), walk.run

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
+from ppl.inference.arguments import check_count
 from ppl.inference.population import Particles, Population
 from ppl.inference.resampling import Systematic
 from ppl.language import sample
 from ppl.program import Program
+from ppl.regenerate import within
 from ppl.transforms import propose
 
 T = TypeVar("T")
@@ -37,16 +37,18 @@ class Importance:
     keep: int | None = None
 
     def __post_init__(self) -> None:
-        check_particles("Importance", self.particles)
+        check_count("Importance", "particles", self.particles)
         if self.keep is not None:
-            check_particles("Importance", self.keep, "keep")
+            check_count("Importance", "keep", self.keep)
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
         return Program("importance", _importance, (program, self), {})
 
 
 async def _importance(program: Program[T], config: Importance) -> Population[T]:
-    particles = Particles(propose(program, config.proposals) if config.proposals else program, config.particles)
+    if config.proposals:
+        program = within(program, lambda inner: propose(inner, config.proposals or {}))
+    particles = Particles(program, config.particles)
     while particles.active:
         await particles.advance()
     population = particles.population()
@@ -56,9 +58,3 @@ async def _importance(program: Program[T], config: Importance) -> Population[T]:
     kept = await sample("kept", dist)
     values = tuple(population.values[k] for k in kept)
     return replace(population, values=values, log_weights=tuple(dist.child_log_weights(kept)))
-
-
-def check_particles(algorithm: str, count: int, what: str = "particles") -> None:
-    """Raise `ValueError` unless `count` is a positive int."""
-    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{algorithm}: {what} must be an integer of at least 1, not {count!r}")

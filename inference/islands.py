@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ppl.inference.importance import check_particles
+from ppl.inference.arguments import check_algorithm, check_count
 from ppl.inference.population import Population
 from ppl.language import parallel
 from ppl.program import Program
@@ -34,9 +34,8 @@ class Islands:
     algorithm: Callable[[Program[Any]], Program[Population[Any]]]
 
     def __post_init__(self) -> None:
-        check_particles("Islands", self.count, "count")
-        if not callable(self.algorithm):
-            raise TypeError(f"Islands: algorithm must be one, like SMC(16), not {self.algorithm!r}")
+        check_count("Islands", "count", self.count)
+        check_algorithm("Islands", self.algorithm)
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
         return Program("islands", _islands, (program, self), {})

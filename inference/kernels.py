@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ppl.distributions import Bernoulli, Categorical
+from ppl.inference.arguments import check_count, check_kernel, check_numbers
 from ppl.language import sample
 from ppl.program import Program
 from ppl.trace import Move, Trace, replay
@@ -55,8 +56,7 @@ def repeat(kernel: Kernel[Any], times: int) -> Cycle:
     Raises:
         ValueError: fewer than 1.
     """
-    if times < 1:
-        raise ValueError(f"repeat: a kernel is repeated at least once, not {times} times")
+    check_count("repeat", "times", times)
     return cycle(*[kernel] * times)
 
 
@@ -67,10 +67,12 @@ def mixture(*kernels: Kernel[Any], weights: tuple[float, ...] | None = None) -> 
         ValueError: there are not as many weights as kernels.
     """
     _check("mixture", kernels)
-    weights = weights or (1.0,) * len(kernels)
-    if len(weights) != len(kernels):
-        raise ValueError(f"mixture: {len(kernels)} kernels but {len(weights)} weights")
-    return Mixture(kernels, tuple(weights))
+    shares = (1.0,) * len(kernels) if weights is None else check_numbers("mixture", "weights", weights)
+    if len(shares) != len(kernels):
+        raise ValueError(f"mixture: {len(kernels)} kernels but {len(shares)} weights")
+    if not all(0 <= share < math.inf for share in shares) or not any(shares):
+        raise ValueError(f"mixture: weights must be at least 0, finite, and not all 0: {shares}")
+    return Mixture(kernels, shares)
 
 
 async def accept(old: Trace[T], new: Trace[T] | None, log_ratio: float, site: str) -> Trace[T]:
@@ -93,9 +95,22 @@ def of_program(program: Program[T], trace: Trace[Any]) -> Trace[T]:
     return trace if trace.program is program else replace(replay(program, trace), moves=trace.moves)
 
 
+def check_trace(kernel: Any, old: Trace[T], new: Any) -> Trace[T]:
+    """What a kernel gave; raises unless that is a trace that is possible and ends where the old one does."""
+    if not isinstance(new, Trace):
+        raise TypeError(f"{kernel!r}: a kernel must return a Trace, not {new!r}")
+    if new.killed is not None or new.end is None:
+        raise ValueError(f"{kernel!r}: a kernel must not return a trace of weight zero: {new!r}")
+    if new.steps != old.steps:
+        raise ValueError(f"{kernel!r}: the trace was of {old.steps} steps, and the kernel returned one of {new.steps}")
+    return new
+
+
 def _check(name: str, kernels: tuple[Any, ...]) -> None:
-    if not kernels or not all(map(callable, kernels)):
-        raise TypeError(f"{name} needs kernels, like {name}(Suffix(), SingleSite()), not {kernels}")
+    if not kernels:
+        raise TypeError(f"{name} needs kernels, like {name}(Suffix(), SingleSite())")
+    for kernel in kernels:
+        check_kernel(name, kernel)
 
 
 async def _cycle(kernels: tuple[Kernel[T], ...], program: Program[T], trace: Trace[T]) -> Trace[T]:

@@ -10,9 +10,10 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from ppl.distributions import Bernoulli, Categorical
+from ppl.inference.arguments import check_algorithm, check_count, check_kernel, check_numbers
 from ppl.inference.chains import Chain, diagnose
 from ppl.inference.importance import Importance
-from ppl.inference.kernels import Kernel, moved
+from ppl.inference.kernels import Kernel, check_trace, moved
 from ppl.inference.population import Population
 from ppl.language import note, parallel, sample
 from ppl.program import Program
@@ -50,7 +51,7 @@ class MCMC:
     start: Start = Importance(64)
 
     def __post_init__(self) -> None:
-        check_counts("MCMC", self)
+        _check("MCMC", self)
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
         return Program("mcmc", _chains, (program, self, (1.0,)), {})
@@ -82,22 +83,22 @@ class ParallelTempering:
     start: Start = Importance(64)
 
     def __post_init__(self) -> None:
-        check_counts("ParallelTempering", self)
-        if self.powers[:1] != (1.0,) or any(not a > b >= 0 for a, b in pairwise(self.powers)):
+        _check("ParallelTempering", self)
+        powers = check_numbers("ParallelTempering", "powers", self.powers)
+        object.__setattr__(self, "powers", powers)
+        if powers[:1] != (1.0,) or any(not a > b >= 0 for a, b in pairwise(powers)):
             raise ValueError(f"ParallelTempering: powers must fall from 1, like (1.0, 0.5, 0.1), not {self.powers}")
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
         return Program("parallel_tempering", _chains, (program, self, self.powers), {})
 
 
-def check_counts(name: str, config: Any) -> None:
-    """Raise `ValueError` for counts of no sense."""
+def _check(name: str, config: MCMC | ParallelTempering) -> None:
+    """Raise `ValueError` or `TypeError` for fields of no sense."""
     for field, least in (("samples", 1), ("chains", 1), ("thin", 1), ("warmup", 0)):
-        count = getattr(config, field)
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise ValueError(f"{name}: {field} must be an integer of at least {least}, not {count!r}")
-    if not callable(config.kernel):
-        raise TypeError(f"{name}: kernel must be one, like Suffix() or SingleSite(), not {config.kernel!r}")
+        check_count(name, field, getattr(config, field), least)
+    check_kernel(name, config.kernel)
+    check_algorithm(f"{name}: start", config.start)
 
 
 async def _chains(program: Program[T], config: MCMC | ParallelTempering, powers: tuple[float, ...]) -> Population[T]:
@@ -106,17 +107,17 @@ async def _chains(program: Program[T], config: MCMC | ParallelTempering, powers:
     log_weight = math.fsum(start.log_evidence for start in starts)
     if log_weight == -math.inf:
         killed = sum((start.killed or Counter() for start in starts), Counter[str]())
-        return Population((None,), (-math.inf,), killed=killed)
-    picks = [sample("start", Categorical(start.values, start.log_weights)) for start in starts] * config.chains
-    begun = iter(await parallel(*picks))
-    chains = [Chain[T]([next(begun) for _ in rungs]) for _ in range(config.chains)]
+        return Population((None,), (-math.inf,), killed=killed, normalised=len(rungs) > 1)
+    places = [Categorical(range(len(start.values)), start.log_weights) for start in starts] * config.chains
+    begun = iter(await parallel(*[sample("start", place) for place in places]))
+    chains = [Chain[T]([start.values[next(begun)] for start in starts]) for _ in range(config.chains)]
     steps = config.warmup + config.samples * config.thin
     for step in range(1, steps + 1):
         kernels = [
             config.kernel(rung, trace) for chain in chains for rung, trace in zip(rungs, chain.ladder, strict=True)
         ]
         found = iter(await parallel(*kernels))
-        ladders = [[next(found) for _ in rungs] for _ in chains]
+        ladders = [[check_trace(config.kernel, trace, next(found)) for trace in chain.ladder] for chain in chains]
         if len(rungs) > 1:
             ladders = await parallel(*[Program("swaps", _swaps, (rungs, tuple(ladder)), {}) for ladder in ladders])
         keep = step > config.warmup and (step - config.warmup) % config.thin == 0

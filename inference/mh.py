@@ -91,6 +91,8 @@ async def _suffix(program: Program[T], trace: Trace[T]) -> Trace[T]:
     log_ratio = proposed.log_ratio
     if proposed.trace is not None:
         log_ratio += math.log(len(sites)) - math.log(len(proposed.trace.choices))
+        if [*proposed.trace.choices][:start] != sites[:start]:  # of branches side by side, cut off at another place
+            log_ratio = -math.inf
     return await accept(trace, proposed.trace, log_ratio, sites[start])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.distributions import Categorical
 from ppl.effects import Effect, Factor, Weight
 from ppl.inference import weights
+from ppl.inference.kernels import Kernel, check_trace
 from ppl.inference.resampling import Ancestors
 from ppl.language import factor, parallel, sample
 from ppl.program import Program
@@ -21,7 +22,6 @@ from ppl.twists import Twists
 from ppl.walk import Walk
 
 T = TypeVar("T")
-Kernel = Callable[[Program[T], Trace[T]], Program[Trace[T]]]
 
 
 class Particle(Walk[T]):
@@ -248,7 +248,7 @@ class Particles(Generic[T]):
         before = [trace_of(particle.run, steps=steps) for particle in living]
         after = await parallel(*[kernel(trace.program, trace) for trace in before])
         for particle, old, new in zip(living, before, after, strict=True):
-            if new.end is not old.end:
+            if check_trace(kernel, old, new).end is not old.end:
                 particle.move(new)
         return [move for trace in after for move in trace.moves]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ppl.distributions import Categorical
+from ppl.inference.arguments import check_count, check_kernel, check_numbers, check_resampler
 from ppl.inference.chains import Acceptance
-from ppl.inference.importance import check_particles
-from ppl.inference.population import Kernel, Particles, Population, Step
+from ppl.inference.kernels import Kernel
+from ppl.inference.population import Particles, Population, Step
 from ppl.inference.resampling import Adaptive, Resampler
 from ppl.language import factor, note, sample
 from ppl.program import Program
@@ -61,13 +62,13 @@ class SMC:
     expand: int = 1
 
     def __post_init__(self) -> None:
-        check_particles("SMC", self.particles)
-        check_particles("SMC", self.expand, "expand")
-        if not callable(self.resample):
-            raise TypeError(f"SMC: resample must be a scheme like Systematic or Adaptive(...), not {self.resample!r}")
-        if self.rejuvenate is not None and not callable(self.rejuvenate):
-            raise TypeError(f"SMC: rejuvenate must be a kernel like Suffix(), not {self.rejuvenate!r}")
+        check_count("SMC", "particles", self.particles)
+        check_count("SMC", "expand", self.expand)
+        check_resampler("SMC", self.resample)
+        if self.rejuvenate is not None:
+            check_kernel("SMC: rejuvenate", self.rejuvenate)
         if self.temper is not None:
+            object.__setattr__(self, "temper", check_numbers("SMC", "temper", self.temper))
             check_powers("SMC: temper", self.temper)
 
     def __call__(self, program: Program[T]) -> Program[Population[T]]:
@@ -82,6 +83,8 @@ def stepwise(smc: SMC, program: Program[T]) -> Program[T]:
 
     Law: `measure(stepwise(smc, p)) == measure(p)`.
     """
+    if not isinstance(smc, SMC) or not isinstance(program, Program):
+        raise TypeError(f"stepwise needs an SMC(...) and a program, not {smc!r} and {program!r}")
     return Program("stepwise", _stepwise, (program, smc), {})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ppl.distributions import Bernoulli
-from ppl.inference.importance import check_particles
+from ppl.inference.arguments import check_count
 from ppl.inference.kernels import moved, of_program
 from ppl.language import sample
 from ppl.program import Program
@@ -42,7 +42,7 @@ class TreeWalk:
     moves: int = 32
 
     def __post_init__(self) -> None:
-        check_particles("TreeWalk", self.moves, "moves")
+        check_count("TreeWalk", "moves", self.moves)
         if self.moves < 2:
             raise ValueError("TreeWalk: one move cannot erase a step and write another; give 2 or more")
 
@@ -52,42 +52,48 @@ class TreeWalk:
 
 async def _tree_walk(program: Program[T], trace: Trace[T], moves: int) -> Trace[T]:
     trace = of_program(program, trace)
-    path = _prefixes(trace)
+    path = _path(trace)
     if len(path) == 1:  # a program without steps
         return trace
     for move in range(moves):
         up = move > 0 and await sample("up", Bernoulli(0.5))
         if not up and len(path) == 1:
             continue
+        here = path[-1]
+        assert here is not None
         if up:
-            to = path[-1].copy()
+            to = here.copy()
             await to.advance()
             if to.killed is not None or (trace.steps is not None and to.run.done):
                 continue
         else:
-            to = path[-2]
-        log_ratio = to.log_weight - path[-1].log_weight
+            to = path[-2] or _prefix(trace, len(path) - 2)
+        log_ratio = to.log_weight - here.log_weight
         if await sample("accept", Bernoulli(math.exp(min(log_ratio, 0.0)))):
-            path = [*path, to] if up else path[:-1]
-        if _whole(path[-1], len(path) - 1, trace.steps):
+            path = [*path, to] if up else [*path[:-2], to]
+            here = to
+        if _whole(here, len(path) - 1, trace.steps):
             break
     else:
         return moved(trace, trace, "tree walk", False)
-    new = path[-1]
     if move == 0:
         return moved(trace, trace, "tree walk", False)
-    return moved(trace, trace_of(new.run, steps=trace.steps), "tree walk", True)
+    return moved(trace, trace_of(here.run, steps=trace.steps), "tree walk", True)
 
 
-def _prefixes(trace: Trace[T]) -> list[Walk[T]]:
-    """From the root to the whole trace."""
-    walk = Walk(Run(trace.program))
-    path, known = [walk], answers_of(trace)
-    while not _whole(walk, len(path) - 1, trace.steps):
-        walk = walk.copy()
+def _path(trace: Trace[T]) -> list[Walk[T] | None]:
+    """From the root to the whole trace; the prefixes between are made when the walk comes there."""
+    walk, known = Walk(Run(trace.program)), answers_of(trace)
+    while not _whole(walk, walk.steps, trace.steps):
         walk.follow(known)
-        path.append(walk)
-    return path
+    return [*[None] * walk.steps, walk]
+
+
+def _prefix(trace: Trace[T], steps: int) -> Walk[T]:
+    walk, known = Walk(Run(trace.program)), answers_of(trace)
+    while walk.steps < steps:
+        walk.follow(known)
+    return walk
 
 
 def _whole(walk: Walk[T], steps: int, limit: int | None) -> bool:

@@ -63,7 +63,9 @@ def to_arviz(posterior: Posterior[Any], seed: int | Key = 0) -> Any:
         raise ImportError("to_arviz needs ArviZ: pip install 'ppl[arviz]'") from None
     chains = [run.diagnostics.get("draws") or {} for run in posterior.runs]
     if all(chains):
-        draws = {name: np.concatenate([np.asarray(chain[name]) for chain in chains]) for name in chains[0]}
+        names = [name for name in chains[0] if all(name in chain for chain in chains)]
+        shortest = min(np.shape(x)[1] for chain in chains for x in chain.values())
+        draws = {name: np.concatenate([np.asarray(chain[name])[:, :shortest] for chain in chains]) for name in names}
         stats = _divergences(posterior)
     else:
         draws, stats = _resampled(posterior, seed)

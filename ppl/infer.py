@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ppl.host import Observer, run_many
+from ppl.inference.arguments import check_algorithm
 from ppl.inference.population import Population
 from ppl.posterior import Posterior
 from ppl.program import Program
@@ -50,13 +51,17 @@ def infer_many(
 
     Law: `infer_many(ps, alg, seeds)[i] == infer(ps[i], alg, seeds[i])`.
     """
-    if not callable(algorithm):
-        raise TypeError(f"infer needs an algorithm like SMC(16), not {algorithm!r}")
+    check_algorithm("infer", algorithm)
     out: list[Posterior[T]] = []
     for result in run_many([algorithm(program) for program in programs], seeds, journal, observers):
         if not isinstance(result.value, Population):
             raise TypeError(
                 f"infer needs an algorithm that gives a Population, like SMC(16); {algorithm!r} gave {result!r}"
+            )
+        if result.log_weight:
+            raise ValueError(
+                f"infer: {algorithm!r} multiplied its own weight, by exp({result.log_weight}), which no posterior holds; "
+                "give the weight to its particles, or put the algorithm around it, like Importance(1)(collapse(...))"
             )
         out.append(Posterior(result.value))
     return out

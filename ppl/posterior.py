@@ -137,7 +137,8 @@ class Posterior(Answers[T]):
         population = self.population
         weighted = zip(population.values, population.log_weights, strict=True)
         values: Any = tuple(f(v) if w > -math.inf else None for v, w in weighted)  # pyright: ignore[reportArgumentType]
-        return Posterior(replace(population, values=values))  # pyright: ignore[reportReturnType]
+        diagnostics = population.diagnostics and {k: v for k, v in population.diagnostics.items() if k != "draws"}
+        return Posterior(replace(population, values=values, diagnostics=diagnostics))  # pyright: ignore[reportReturnType]
 
     def head(self, count: int) -> Posterior[T]:
         """The posterior of the first `count` particles alone: right for independent particles (`Importance`)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ppl.choice import Choice, weigh
-from ppl.distributions import Distribution, Proposed, as_distribution
+from ppl.distributions import Distribution, Proposed, as_distribution, is_weighted
 from ppl.effects import Sample
 from ppl.language import condition, factor
 from ppl.program import Program
@@ -45,7 +45,9 @@ def recorded(program: Program[T], steps: int | None = None) -> Program[Trace[T]]
     return Program("recorded", _recorded, (program, steps), {})
 
 
-def regenerate(trace: Trace[T], selection: Selection, proposals: Proposals | None = None) -> Program[Regenerated[T]]:
+def regenerate(
+    trace: Trace[T], selection: Selection | str, proposals: Proposals | None = None
+) -> Program[Regenerated[T]]:
     """Draw the selected sites of a trace again, and what comes to be asked for; keep the rest.
 
     A value that is kept although its distribution has changed is weighed by it; one whose support has vanished
@@ -62,7 +64,18 @@ def regenerate(trace: Trace[T], selection: Selection, proposals: Proposals | Non
     Raises:
         ValueError: the trace has weight zero.
     """
-    return Program("regenerate", _regenerate, (trace, selection, proposals or {}), {})
+    if not isinstance(trace, Trace):
+        raise TypeError(f"regenerate needs a trace, like trace(program), not {trace!r}")
+    chosen = select(selection) if isinstance(selection, str) else selection
+    return Program("regenerate", _regenerate, (trace, chosen, proposals or {}), {})
+
+
+def within(program: Program[Any], change: Callable[[Program[Any]], Program[Any]]) -> Program[Any]:
+    """The changed program; of a `recorded` one, the changed program recorded: there its sites have their addresses."""
+    if program.fn is _recorded:
+        inner, steps = program.args
+        return recorded(change(inner), steps)
+    return change(program)
 
 
 async def _recorded(program: Program[T], steps: int | None) -> Trace[T]:
@@ -142,6 +155,8 @@ class _Change:
         self.changed = True
         where = f"the proposal for {old.address}"
         there = as_distribution(make(old.value, _target(effect.dist)), where)
+        if is_weighted(there):
+            raise TypeError(f"{where}: {there!r} weighs its draws; a kernel needs a distribution without weights")
 
         def then(value: Any) -> Any:
             back = as_distribution(make(value, _target(old.dist)), where)

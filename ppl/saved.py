@@ -56,9 +56,14 @@ def document(posterior: Posterior[Any]) -> dict[str, Any]:
 def same(a: Posterior[Any], b: Posterior[Any]) -> bool:
     """Whether the runs have equal populations; arrays, which have no truth value, are compared as written."""
     try:
-        return [run.population for run in a.runs] == [run.population for run in b.runs]
+        if [run.population for run in a.runs] == [run.population for run in b.runs]:
+            return True
     except ValueError:
         return document(a) == document(b)
+    try:  # r-hat of what never moved is nan, which equals nothing
+        return document(a) == document(b)
+    except TypeError:
+        return False
 
 
 def _to(population: Population[Any]) -> dict[str, Any]:

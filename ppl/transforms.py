@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from ppl.distributions import Distribution, Pairs, Proposed, Raised, as_distribution
-from ppl.effects import Effect, Factor, Last, Note, Parallel, Sample, Scan
+from ppl.effects import Effect, Factor, Last, Note, Parallel, Sample, Scan, Weight
 from ppl.language import condition, factor, observe
 from ppl.loop import pair
 from ppl.program import Enter, Program
@@ -41,6 +42,12 @@ class _Ledger:
     """Those that have been edited."""
     withheld: float = 0.0
     """Log of the factors that have been held back."""
+
+    def add(self, other: _Ledger, value: Any) -> Any:
+        """Take over what a branch remembers; gives the value back."""
+        self.addresses |= other.addresses
+        self.withheld += other.withheld
+        return value
 
 
 Edit = Callable[[str, Effect[Any], _Ledger], Change | None]
@@ -133,7 +140,8 @@ def annealed(program: Program[T], powers: Sequence[float]) -> Program[T]:
 
     `powers` rises to 1. Behind the k-th portion the target is prior times likelihood^powers[k]: under SMC with
     `rejuvenate` this is likelihood tempering (Neal 2001, "Annealed importance sampling"; Chopin 2002, "A sequential
-    particle filter method for static models"). A factor of weight zero is performed at once.
+    particle filter method for static models"). A factor of weight zero is performed at once; twists, which would guide
+    towards what is held back, are left out.
 
     Law: `measure(annealed(p, powers)) == measure(p)`.
 
@@ -183,7 +191,7 @@ def check_powers(name: str, powers: Sequence[float]) -> None:
 
 
 def _check_power(name: str, power: float, least: float) -> None:
-    if not least <= power < math.inf:
+    if not isinstance(power, int | float) or not least <= power < math.inf:
         raise ValueError(f"{name}: the power must be {'at least 0' if least == 0 else 'positive'} and finite")
 
 
@@ -248,9 +256,10 @@ async def _annealed(program: Program[T], powers: Sequence[float]) -> T:
 
 
 def _hold_back(_: str, effect: Effect[Any], ledger: _Ledger) -> Change | None:
-    if not isinstance(effect, Factor) or effect.log_weight == -math.inf:
+    if not isinstance(effect, Weight) or effect.log_weight == -math.inf:
         return None
-    ledger.withheld += effect.log_weight
+    if isinstance(effect, Factor):
+        ledger.withheld += effect.log_weight
     return Change(Note(effect.name, {"withheld": effect.log_weight}))
 
 
@@ -270,7 +279,8 @@ async def _edited(program: Program[T], edit: Edit, scope: str, ledger: _Ledger) 
         address = at.address(branch.name)
         if isinstance(branch, Effect):
             return change(branch, address)
-        return Change(Program(branch.name, _edited, (branch, edit, address + "/", ledger), {}))  # pyright: ignore[reportArgumentType]
+        own = _Ledger()  # branches advance in any order, and are added up in theirs
+        return Change(Program(branch.name, _edited, (branch, edit, address + "/", own), {}), partial(ledger.add, own))  # pyright: ignore[reportArgumentType]
 
     while True:
         try:
@@ -285,14 +295,14 @@ async def _edited(program: Program[T], edit: Edit, scope: str, ledger: _Ledger) 
             answers = await Parallel(tuple(changed.effect for changed in changes))
             answer = [changed.give(value) for changed, value in zip(changes, answers, strict=True)]
             if any(changed.suspend for changed in changes):
-                await factor("power", 0.0)
+                await factor("~power", 0.0)
         elif isinstance(effect, Scan):
             answer = await _edited_scan(effect, edit, at, ledger)
         else:
             changed = change(effect, at.address(effect.name))
             answer = changed.give(await changed.effect)
             if changed.suspend:
-                await factor("power", 0.0)
+                await factor("~power", 0.0)
 
 
 Carry = tuple[Any, frozenset[str], float, str]  # the program's; what the ledger says; the name of the steps

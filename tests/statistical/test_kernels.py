@@ -89,7 +89,7 @@ def step(kernel: Kernel[Any]) -> Any:
     async def move(parameters: tuple[float, float], x: float) -> tuple[float, float]:
         target = given(x)
         trace = at(target, {"given/first": parameters[0], "given/second": parameters[1]})
-        return (await kernel(target, trace)).value
+        return (await kernel(target, trace)).value  # pyright: ignore[reportReturnType]
 
     return move
 

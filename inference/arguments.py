@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from ppl.select import Selection
 
 
 def check_count(owner: str, what: str, count: Any, least: int = 1) -> None:
@@ -36,6 +38,24 @@ def check_resampler(owner: str, resample: Any) -> None:
     if not callable(resample) or (isinstance(resample, type) and not hasattr(resample, "child_log_weights")):
         hint = f"; give an instance, {resample.__name__}(...)" if isinstance(resample, type) else ""
         raise TypeError(f"{owner}: resample must be a scheme like Systematic or Adaptive(...), not {resample!r}{hint}")
+
+
+def check_sites(owner: str, sites: Any) -> None:
+    """Raise `TypeError` unless the sites are a selection, or a glob of addresses."""
+    if not isinstance(sites, str | Selection):
+        raise TypeError(f"{owner}: sites must be a glob like 'solve/step:*', or select(...), not {sites!r}")
+
+
+def check_proposals(owner: str, proposals: Any, count: int) -> None:
+    """Raise `TypeError` unless proposals are functions of so many arguments, or distributions if of one, by glob."""
+    takes = "(old value, distribution)" if count == 2 else "(distribution), or distributions"
+    if not isinstance(proposals, Mapping):
+        raise TypeError(
+            f"{owner}: proposals must be a dict of functions of {takes} by glob of addresses, not {proposals!r}"
+        )
+    for pattern, make in proposals.items():
+        if not _takes(make, count) and not (count == 1 and hasattr(make, "log_prob")):
+            raise TypeError(f"{owner}: proposals[{pattern!r}] must be a function of {takes}, not {make!r}")
 
 
 def check_numbers(owner: str, what: str, numbers: Any) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ppl.inference.arguments import check_count
+from ppl.inference.arguments import check_count, check_proposals
 from ppl.inference.population import Particles, Population
 from ppl.inference.resampling import Systematic
 from ppl.language import sample
@@ -38,6 +38,7 @@ class Importance:
 
     def __post_init__(self) -> None:
         check_count("Importance", "particles", self.particles)
+        check_proposals("Importance", self.proposals or {}, 1)
         if self.keep is not None:
             check_count("Importance", "keep", self.keep)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ppl.distributions import uniform
+from ppl.inference.arguments import check_proposals, check_sites
 from ppl.inference.kernels import accept, of_program
 from ppl.language import sample
 from ppl.program import Program
@@ -50,6 +51,10 @@ class SingleSite:
     sites: Sites | None = None
     proposals: Proposals | None = None
 
+    def __post_init__(self) -> None:
+        check_sites("SingleSite", "**" if self.sites is None else self.sites)
+        check_proposals("SingleSite", self.proposals or {}, 2)
+
     def __call__(self, program: Program[T], trace: Trace[T]) -> Program[Trace[T]]:
         return Program("single_site", _single_site, (program, trace, self), {})
 
@@ -63,6 +68,10 @@ class Block:
 
     sites: Sites
     proposals: Proposals | None = None
+
+    def __post_init__(self) -> None:
+        check_sites("Block", self.sites)
+        check_proposals("Block", self.proposals or {}, 2)
 
     def __call__(self, program: Program[T], trace: Trace[T]) -> Program[Trace[T]]:
         return Program("block", _block, (program, trace, self), {})
@@ -78,6 +87,7 @@ def PMMH(parameters: str, proposal: Callable[[Any, Any], Any] | None = None) -> 
     Law: pi K = pi for traces, inner particles included (Andrieu, Doucet and Holenstein 2010, "Particle Markov chain
     Monte Carlo methods").
     """
+    check_sites("PMMH", parameters)
     return Block("**", None if proposal is None else {parameters: proposal})
 
 

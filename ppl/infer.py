@@ -60,7 +60,7 @@ def infer_many(
             )
         if result.log_weight:
             raise ValueError(
-                f"infer: {algorithm!r} multiplied its own weight, by exp({result.log_weight}), which no posterior holds; "
+                f"infer: {algorithm!r} multiplied its own weight, by exp({result.log_weight}), and it would be lost; "
                 "give the weight to its particles, or put the algorithm around it, like Importance(1)(collapse(...))"
             )
         out.append(Posterior(result.value))

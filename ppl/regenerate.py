@@ -42,7 +42,9 @@ def recorded(program: Program[T], steps: int | None = None) -> Program[Trace[T]]
 
     Law: the value of the trace has the meaning of the program.
     """
-    return Program("recorded", _recorded, (program, steps), {})
+    if not isinstance(program, Program):
+        raise TypeError(f"recorded needs a program, like p(), not {program!r}")
+    return Program(program.name, _recorded, (program, steps), {})
 
 
 def regenerate(

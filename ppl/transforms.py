@@ -125,7 +125,7 @@ def tempered(program: Program[T], power: float) -> Program[T]:
     Raises:
         ValueError: the power is negative or not finite.
     """
-    _check_power("tempered", power, 0.0)
+    _check_power("tempered", program, power, 0.0)
 
     def edit(address: str, effect: Effect[Any], _: _Ledger) -> Change | None:
         if not isinstance(effect, Factor) or effect.log_weight == -math.inf:
@@ -165,7 +165,7 @@ def power(program: Program[T], alpha: float) -> Program[T]:
     Raises:
         ValueError: alpha is not positive and finite.
     """
-    _check_power("power", alpha, math.ulp(0.0))
+    _check_power("power", program, alpha, math.ulp(0.0))
 
     def edit(address: str, effect: Effect[Any], _: _Ledger) -> Change | None:
         if not isinstance(effect, Sample):
@@ -190,9 +190,13 @@ def check_powers(name: str, powers: Sequence[float]) -> None:
         raise ValueError(f"{name}: powers must rise to 1, like (0.1, 0.3, 1.0), not {powers}")
 
 
-def _check_power(name: str, power: float, least: float) -> None:
+def _check_power(name: str, program: Any, power: Any, least: float) -> None:
+    if not isinstance(program, Program):
+        raise TypeError(f"{name} needs a program, like p(), not {program!r}")
     if not isinstance(power, int | float) or not least <= power < math.inf:
-        raise ValueError(f"{name}: the power must be {'at least 0' if least == 0 else 'positive'} and finite")
+        raise ValueError(
+            f"{name}: the power must be {'at least 0' if least == 0 else 'positive'} and finite, not {power!r}"
+        )
 
 
 class _Scope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +184,7 @@ def test_addresses_of_a_power_where_a_site_has_that_name() -> None:
 
 def test_mapped_chains_in_arviz() -> None:
     pytest.importorskip("arviz")
-    posterior = infer(coin(), MCMC(Suffix(), 8, chains=2), 0).map(lambda x: 10.0 + x)
+    posterior = infer(coin(), MCMC(Suffix(), 12, chains=2), 0).map(lambda x: 10.0 + x)
     assert float(next(iter(posterior.to_arviz().posterior.data_vars.values())).min()) >= 10.0
 
 
@@ -200,7 +199,7 @@ def test_merged_chains_in_arviz_where_sites_differ() -> None:
         await factor("f", 0.0)
         return x
 
-    runs = [infer(branches(), MCMC(Suffix(), 4, chains=1), seed) for seed in range(12)]
+    runs = [infer(branches(), MCMC(Suffix(), 12, chains=1), seed) for seed in range(12)]
     Posterior.merge(sorted(runs, key=lambda run: -len(run.diagnostics["draws"]))).to_arviz()
 
 
@@ -222,11 +221,20 @@ def complete(_: Any, trace: Any) -> Any:
     return ppl.Program("complete", give, (trace,), {})
 
 
-@pytest.mark.parametrize("kernel", [nothing, SMC(2), Suffix, SingleSite, TreeWalk, complete])
+def test_a_kernel_must_stay_where_the_run_is_suspended() -> None:
+    @program
+    async def two() -> bool:
+        first = await sample("first", Bernoulli(0.5))
+        await factor("f", 0.0)
+        return first and await sample("second", Bernoulli(0.5))
+
+    with pytest.raises(ValueError, match="the trace was of 1 steps, and the kernel returned one of None"):
+        infer(two(), SMC(4, rejuvenate=complete))
+
+
+@pytest.mark.parametrize("kernel", [nothing, SMC(2), Suffix, SingleSite, TreeWalk])
 @pytest.mark.parametrize("algorithm", [lambda k: SMC(4, rejuvenate=k), lambda k: MCMC(k, 2)], ids=["smc", "mcmc"])
 def test_what_is_no_kernel(algorithm: Any, kernel: Any) -> None:
-    if kernel is complete and isinstance(algorithm(Suffix()), MCMC):
-        pytest.skip("there, traces are complete")
     with pytest.raises(TypeError, match="kernel"):
         infer(coin(), algorithm(kernel))
 
@@ -234,7 +242,7 @@ def test_what_is_no_kernel(algorithm: Any, kernel: Any) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: infer(coin(), Suffix()),
+        lambda: infer(coin(), Suffix()),  # pyright: ignore
         lambda: infer(coin(), MCMC(Suffix(), start=64)),  # pyright: ignore
         lambda: ppl.mixture(Suffix(), SingleSite(), weights=(-1.0, 2.0)),
         lambda: ppl.mixture(Suffix(), SingleSite(), weights=(0.0, 0.0)),
@@ -248,7 +256,6 @@ def test_what_is_no_kernel(algorithm: Any, kernel: Any) -> None:
         lambda: ParallelTempering(Suffix(), 1.0),  # pyright: ignore
         lambda: ppl.tempered(coin(), "2"),  # pyright: ignore
         lambda: ppl.power(coin, 2.0),  # pyright: ignore
-        lambda: ppl.run(ppl.regenerate(ppl.trace(coin()), "**"), 0),  # pyright: ignore
         lambda: ppl.run(ppl.stepwise(Importance(2), coin()), 0),  # pyright: ignore
     ],
 )
@@ -259,21 +266,21 @@ def test_bad_arguments_are_named(make: Any) -> None:
 
 
 def test_the_tree_walk_does_not_rebuild_every_prefix() -> None:
-    """Four moves look at four prefixes: a walk over 8 times the text may take some 8 times as long, not 60 times."""
+    """Four moves look at a few prefixes, however long the text is; each starts the program anew."""
+    starts = 0
 
     @program
     async def chain(n: int) -> None:
+        nonlocal starts
+        starts += 1
         for _ in range(n):
             await sample("x", Bernoulli(0.5))
             await factor("f", -0.1)
 
-    def seconds(n: int) -> float:
-        trace = ppl.trace(chain(n))
-        start = time.perf_counter()
-        ppl.run(TreeWalk(4)(trace.program, trace), 0)
-        return time.perf_counter() - start
-
-    assert min(seconds(400) for _ in range(2)) < 24 * min(seconds(50) for _ in range(4))
+    trace = ppl.trace(chain(100))
+    starts = 0
+    ppl.run(TreeWalk(4)(trace.program, trace), 0)
+    assert starts <= 12
 
 
 @program

@@ -52,7 +52,7 @@ class Row:
     what: Any
     paths: int = 6
     """Of the programs that it is checked on, at most."""
-    most: int = 150
+    most: int = 100
     """Paths of the algorithm on a program: where it has more, the program is rejected, and another one checked."""
 
 
@@ -100,7 +100,7 @@ ALGORITHMS = [
     Row("smc 2, tempered by ess", SMC(2, Tempered(Stratified, threshold=0.8)), 8),
     Row("smc 3, adaptive tempered", SMC(3, Adaptive(Tempered(SSP, 0.5), 0.8)), 4),
     Row("steering 1 x 2", SMC(1, WithoutReplacement, expand=2), 8),
-    Row("steering 2 x 2", SMC(2, WithoutReplacement, expand=2), 3),
+    Row("steering 2 x 2", SMC(2, WithoutReplacement, expand=2), 3, 60),
     Row("steering 1 x 2, multinomial", SMC(1, Multinomial, expand=2), 8),
     Row("steering 1 x 3, tempered", SMC(1, Tempered(Systematic, 0.5), expand=3), 3),
     Row("resample-move 1, single site", SMC(1, Systematic, rejuvenate=SingleSite()), 6),
@@ -110,7 +110,7 @@ ALGORITHMS = [
     Row("resample-move, particle gibbs", SMC(1, Systematic, rejuvenate=ParticleGibbs(2, Systematic)), 4, 100),
     Row("resample-move, tree walk", SMC(1, Systematic, rejuvenate=TreeWalk(2)), 4, 100),
     Row("tempered likelihood", SMC(2, Systematic, temper=(0.5, 1.0)), 6),
-    Row("tempered likelihood, moves", SMC(1, Systematic, rejuvenate=SingleSite(), temper=(0.3, 1.0)), 4),
+    Row("tempered likelihood, moves", SMC(1, Systematic, rejuvenate=SingleSite(), temper=(0.3, 1.0)), 4, 60),
     Row("islands", Islands(2, SMC(1)), 6),
     Row("islands of smc", Islands(2, SMC(2, Systematic)), 3),
     Row("mcmc, suffix", MCMC(Suffix(), samples=1, chains=1, start=Importance(2)), 4),
@@ -121,8 +121,8 @@ ALGORITHMS = [
     Row("nested smc in smc", lambda program: SMC(2, Systematic)(collapse(SMC(1)(program))), 6),
     Row("stepwise", _stepwise(SMC(2, Systematic)), 8),
     Row("smc2, no moves", _marginal(SMC(2, Systematic)), 2, 100),
-    Row("smc2", _marginal(SMC(1, Systematic, rejuvenate=PMMH("**/theta", near))), 2, 60),
-    Row("pmmh", _marginal(MCMC(PMMH("**/theta", near), samples=1, chains=1, start=Importance(1))), 3),
+    Row("smc2", _marginal(SMC(1, Systematic, rejuvenate=PMMH("**/theta", near))), 2, 40),
+    Row("pmmh", _marginal(MCMC(PMMH("**/theta", near), samples=1, chains=1, start=Importance(1))), 3, 60),
     Row("mcmc inside", lambda p: Importance(1)(collapse(MCMC(Suffix(), 1, chains=1, start=Importance(1))(p))), 8),
     Row("annealed", lambda program: SMC(2, Systematic)(annealed(program, (0.5, 1.0))), 8),
 ]
@@ -145,12 +145,12 @@ KERNELS: list[Row] = [
     *[Row(f"particle gibbs, {s.__name__}", ParticleGibbs(2, s), 4 if s is Multinomial else 6) for s in SCHEMES],
     Row("particle gibbs, adaptive", ParticleGibbs(2, Adaptive(Multinomial, 0.75)), 4),
     Row("particle gibbs, tempered", ParticleGibbs(2, Tempered(Systematic, 0.5)), 6),
-    Row("particle gibbs 3", ParticleGibbs(3, Multinomial), 3),
+    Row("particle gibbs 3", ParticleGibbs(3, Multinomial), 3, 80),
     Row("particle gibbs 3, systematic", ParticleGibbs(3, Systematic), 3),
     Row("ancestor sampling", ParticleGibbs(2, Multinomial, ancestor_sampling=True), 4, 100),
     Row("ancestor sampling, systematic", ParticleGibbs(2, Systematic, ancestor_sampling=True), 6),
     Row("ancestor sampling, adaptive", ParticleGibbs(2, Adaptive(SSP, 0.75), ancestor_sampling=True), 6),
-    Row("ancestor sampling 3", ParticleGibbs(3, Systematic, ancestor_sampling=True), 3),
+    Row("ancestor sampling 3", ParticleGibbs(3, Systematic, ancestor_sampling=True), 3, 60),
     Row("tree walk 2", TreeWalk(2), 12),
     Row("tree walk 4", TreeWalk(4), 6),
     Row("cycle", cycle(SingleSite(), Suffix()), 6),

@@ -39,6 +39,8 @@ def concerns(posterior: Posterior[Any]) -> list[str]:
 def _of_run(population: Population[Any]) -> list[str]:
     diagnostics = population.diagnostics or {}
     out = _of_moves(diagnostics)
+    for island in diagnostics.get("islands", ()):
+        out += _of_moves(island) + (_of_chains(island) if "chains" in island else [])
     if "chains" in diagnostics:
         return out + _of_chains(diagnostics)
     count = len(population.log_weights)

@@ -58,6 +58,7 @@ def _posterior(**fields: Any) -> Posterior[int]:
             "at step 1 of 3, 16 particles said as much as 1.1",
         ),
         ({"steps": (Step(16.0, 0.0, 16, True), Step(9.0, 0.0, 1, False))}, "all 16 particles descend from one"),
+        ({"diagnostics": {"islands": [{"chains": 2, "r_hat": {"a": 1.4}}]}}, r"r-hat is 1\.40 at a"),
         ({"diagnostics": {"island_log_evidence": [0.0, -9.0, -9.0]}}, "the runs disagree about the evidence"),
     ],
 )

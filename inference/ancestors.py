@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, product, repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ppl.inference import weights
 from ppl.source import Key
 
 Vector = tuple[int, ...]
+R = TypeVar("R", tuple[int, ...], list[float])
 Weights = Sequence[float] | np.ndarray[Any, Any]
 
 
@@ -167,9 +168,9 @@ def floats(x: Weights) -> list[float]:
     return x.tolist() if isinstance(x, np.ndarray) else list(map(float, x))
 
 
-def rotated(vector: Vector, i: int) -> Vector:
-    """The vector as a cycle, from entry i on."""
-    return vector[i:] + vector[:i]
+def rotated(row: R, i: int) -> R:
+    """A tuple or list as a cycle, from entry i on."""
+    return row[i:] + row[:i]
 
 
 def _places(vector: Vector, k: int) -> list[int]:

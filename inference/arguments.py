@@ -20,23 +20,22 @@ def check_count(owner: str, what: str, count: Any, least: int = 1) -> None:
 def check_kernel(owner: str, kernel: Any) -> None:
     """Raise `TypeError` unless `kernel` can be called with a program and a trace."""
     if not _takes(kernel, 2):
-        hint = f"; give an instance, {kernel.__name__}(...)" if isinstance(kernel, type) else ""
+        hint = _instance(kernel)
         raise TypeError(f"{owner} needs a kernel, like Suffix() or SingleSite(), not {kernel!r}{hint}")
 
 
 def check_algorithm(owner: str, algorithm: Any) -> None:
     """Raise `TypeError` unless `algorithm` can be called with a program."""
     if not _takes(algorithm, 1):
-        hint = f"; give an instance, {algorithm.__name__}(...)" if isinstance(algorithm, type) else ""
-        if _takes(algorithm, 2):
-            hint = "; a kernel needs an algorithm around it, like MCMC(Suffix())"
+        around = "; a kernel needs an algorithm around it, like MCMC(Suffix())"
+        hint = around if _takes(algorithm, 2) else _instance(algorithm)
         raise TypeError(f"{owner} needs an algorithm, like SMC(16), not {algorithm!r}{hint}")
 
 
 def check_resampler(owner: str, resample: Any) -> None:
     """Raise `TypeError` unless `resample` makes ancestors from log weights."""
     if not callable(resample) or (isinstance(resample, type) and not hasattr(resample, "child_log_weights")):
-        hint = f"; give an instance, {resample.__name__}(...)" if isinstance(resample, type) else ""
+        hint = _instance(resample)
         raise TypeError(f"{owner}: resample must be a scheme like Systematic or Adaptive(...), not {resample!r}{hint}")
 
 
@@ -66,6 +65,10 @@ def check_numbers(owner: str, what: str, numbers: Any) -> tuple[float, ...]:
         return tuple(float(number) for number in numbers)
     except (TypeError, ValueError):
         raise TypeError(f"{owner}: {what} must be a row of numbers, not {numbers!r}") from None
+
+
+def _instance(thing: Any) -> str:
+    return f"; give an instance, {thing.__name__}(...)" if isinstance(thing, type) else ""
 
 
 def _takes(function: Callable[..., Any] | Sequence[Any], count: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ppl.inference.diagnostics import r_hat_and_n_eff
 from ppl.trace import Move, Trace
 
 T = TypeVar("T")
@@ -66,8 +67,6 @@ def diagnose(chains: Sequence[Chain[Any]]) -> dict[str, Any]:
     out: dict[str, Any] = moves.diagnostics() | {"chains": len(chains)}
     if len(chains[0].values) < FEWEST:
         return out
-    from ppl.inference.nuts import r_hat_and_n_eff
-
     rows = [row for chain in chains for row in chain.numbers]
     sites = [site for site in rows[0] if all(site in row for row in rows)]
     draws = {site: np.array([[row[site] for row in chain.numbers] for chain in chains]) for site in sites}

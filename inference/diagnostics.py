@@ -1,4 +1,4 @@
-"""Diagnostics of weights: can an importance sampler be trusted?
+"""Can an importance sampler be trusted, have chains converged?
 
 Vehtari, Simpson, Gelman, Yao and Gabry 2024, "Pareto smoothed importance sampling"; the fit is that of Zhang and
 Stephens 2009, "A new and efficient estimation method for the generalized Pareto distribution".
@@ -58,3 +58,17 @@ def _shape(excess: np.ndarray) -> float:
         k = np.log1p(-np.average(theta, weights=likelihood) * excess).mean()
     k = float((n * k + _PRIOR_TAIL * _PRIOR_K) / (n + _PRIOR_TAIL))
     return k if math.isfinite(k) else math.inf
+
+
+def r_hat_and_n_eff(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+    """Worst r-hat and n_eff of each site; nan for a site that never moved, or of fewer than 4 draws."""
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+    r_hat, n_eff = {}, {}
+    for site, x in draws.items():
+        r_hat[site] = n_eff[site] = float("nan")
+        if x.shape[1] >= 4 and x.size:
+            with np.errstate(all="ignore"):
+                r_hat[site] = float(np.max(split_gelman_rubin(x.astype(float))))
+                n_eff[site] = float(np.min(effective_sample_size(x.astype(float))))
+    return r_hat, n_eff

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ppl.choice import weigh
+from ppl.choice import answer_with
 from ppl.distributions import Categorical, uniform
 from ppl.effects import Call, Sample
+from ppl.inference.ancestors import rotated
 from ppl.inference.arguments import check_count, check_resampler
 from ppl.inference.kernels import moved, of_program
 from ppl.inference.population import Particle, Particles
@@ -71,7 +72,7 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
         dist, first, ancestor = config.resample(particles.log_weights), 0, 0
         if not dist.cyclic:
             first = await sample("first", uniform(range(config.particles)))
-            dist = config.resample(_rotated(particles.log_weights, first))
+            dist = config.resample(rotated(particles.log_weights, first))
         if config.ancestor_sampling and dist.resamples and particles.members[0].active:
             blocks = blocks or _blocks(kept)
             ancestor, kept = await _new_past(particles.members, kept, blocks[steps:])
@@ -86,10 +87,6 @@ async def _particle_gibbs(program: Program[T], trace: Trace[T], config: Particle
     chosen = await sample("pick", Categorical(range(config.particles), log_weights))
     new = kept if chosen == 0 else trace_of(particles.members[chosen].run, steps=kept.steps)
     return moved(trace, new, "particle gibbs", chosen != 0)
-
-
-def _rotated(log_weights: list[float], first: int) -> list[float]:
-    return log_weights[first:] + log_weights[:first]
 
 
 async def _new_past(
@@ -143,11 +140,10 @@ async def _join(member: Particle[T], kept: Trace[T], blocks: Sequence[Sequence[s
             raise _Misfit
         drawn.append(address)
         densities.append(density)
-        if not effect.weighted:
-            return old.value
-        log_weight = weigh(effect.dist, old.value, address)
-        densities.append(-log_weight)
-        return old.value, log_weight
+        answer = answer_with(old.value, effect, address)
+        if effect.weighted:
+            densities.append(-answer[1])
+        return answer
 
     try:
         for block in blocks:

@@ -9,7 +9,7 @@ does its successor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -120,6 +120,5 @@ async def _cycle(kernels: tuple[Kernel[T], ...], program: Program[T], trace: Tra
 
 
 async def _mixture(config: Mixture, program: Program[T], trace: Trace[T]) -> Trace[T]:
-    table: Mapping[int, float] = dict(enumerate(config.weights))
-    chosen = await sample("kernel", Categorical.of(table))
+    chosen = await sample("kernel", Categorical.of(dict(enumerate(config.weights))))
     return await config.kernels[chosen](program, trace)

@@ -108,7 +108,7 @@ async def _suffix(program: Program[T], trace: Trace[T]) -> Trace[T]:
 
 async def _single_site(program: Program[T], trace: Trace[T], config: SingleSite) -> Trace[T]:
     trace = of_program(program, trace)
-    chosen = _selection("**" if config.sites is None else config.sites)
+    chosen = select("**" if config.sites is None else config.sites)
     sites = [site for site in trace.choices if site in chosen]
     if not sites:
         return trace
@@ -122,13 +122,9 @@ async def _single_site(program: Program[T], trace: Trace[T], config: SingleSite)
 
 async def _block(program: Program[T], trace: Trace[T], config: Block) -> Trace[T]:
     trace = of_program(program, trace)
-    selection = _selection(config.sites)
+    selection = select(config.sites)
     proposed = await regenerate(trace, selection, config.proposals)
     return await accept(trace, proposed.trace, proposed.log_ratio, repr(selection))
-
-
-def _selection(sites: Sites) -> Selection:
-    return sites if isinstance(sites, Selection) else select(sites)
 
 
 def _among(sites: list[str]) -> Selection:

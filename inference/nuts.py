@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ppl.effects import Sample
+from ppl.inference.arguments import check_count
+from ppl.inference.diagnostics import r_hat_and_n_eff
 from ppl.inference.population import Population
 from ppl.program import Program
 from ppl.source import Key
@@ -47,8 +47,7 @@ class NUTS:
 
     def __post_init__(self) -> None:
         for name in ("samples", "warmup", "chains", "max_tree_depth"):
-            if not isinstance(count := getattr(self, name), int | np.integer) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"NUTS: {name} must be an integer of at least 1, not {count!r}")
+            check_count("NUTS", name, getattr(self, name))
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"NUTS: target_accept must lie within (0, 1), not {self.target_accept}")
 
@@ -91,17 +90,3 @@ class Chains:
 
     def __repr__(self) -> str:
         return f"Chains({self.program!r}, {self.config!r})"
-
-
-def r_hat_and_n_eff(draws: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
-    """Worst r-hat and n_eff of each site; nan for a site that never moved, or of fewer than 4 draws."""
-    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-
-    r_hat, n_eff = {}, {}
-    for site, x in draws.items():
-        r_hat[site] = n_eff[site] = float("nan")
-        if x.shape[1] >= 4 and x.size:
-            with np.errstate(all="ignore"):
-                r_hat[site] = float(np.max(split_gelman_rubin(x.astype(float))))
-                n_eff[site] = float(np.min(effective_sample_size(x.astype(float))))
-    return r_hat, n_eff

@@ -9,12 +9,13 @@ import numpy as np
 from numpyro import handlers
 
 from ppl import effects
-from ppl.distributions import Categorical, Proposed
+from ppl.distributions import Categorical
 from ppl.effects import Call, Sample
 from ppl.numpyro_bridge import to_numpyro
 from ppl.numpyro_device import values_of
 from ppl.program import Program
 from ppl.run import Run
+from ppl.weighted import Proposed
 
 T = TypeVar("T")
 _PLAIN = (str, bytes, int, float, complex, bool, np.generic, np.ndarray)

@@ -35,19 +35,9 @@ class Particle(Walk[T]):
         self.follows: Trace[T] | None = None
         """The trace whose draws and calls this particle takes over, in conditional SMC."""
 
-    @property
-    def active(self) -> bool:
-        """Whether there is more to run: neither returned nor of weight zero."""
-        return not self.run.done and self.log_weight > -math.inf
-
     def child(self, log_weight: float) -> Particle[T]:
         """A copy with another weight; its run is a replay."""
         return Particle(self.run.clone(), log_weight, self.twists.copy(), self.origin)
-
-    def finish(self) -> None:
-        """Once the run has returned, divide its twists out."""
-        if self.run.done:
-            self.log_weight -= self.twists.total()
 
     def move(self, trace: Trace[T]) -> None:
         """Go where a trace ends; the weight stays."""

@@ -98,7 +98,8 @@ async def _smc(program: Program[T], config: SMC, report: Report) -> Population[T
         await particles.advance()
         if not particles.active:  # nothing is resampled at the end
             break
-        dist = config.resample(particles.log_weights, *[config.particles] * (config.expand > 1))
+        logw = particles.log_weights
+        dist = config.resample(logw) if config.expand == 1 else config.resample(logw, config.particles)
         steps.append(particles.step(dist.resamples))
         await report(steps[-1])
         ancestors = await sample("ancestors", dist)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppl.distributions import Distribution, Proposed, is_weighted, log_probs
+from ppl.distributions import Distribution, is_weighted, log_probs
 from ppl.effects import Effect, Sample
+from ppl.weighted import Proposed
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,21 @@ def _scores(dists: list[Distribution[Any]], draws: list[tuple[Any, float]]) -> S
 
 def draw_for(choice: Choice, effect: Effect[Any]) -> Any:
     """The logged answer that gives an effect the value of a choice."""
-    if not effect.weighted:
-        return choice.value
-    if is_weighted(choice.dist):
+    if effect.weighted and is_weighted(choice.dist):
         return choice.draw
+    return answer_with(choice.value, effect, choice.address)
+
+
+def answer_with(value: Any, effect: Effect[Any], address: str) -> Any:
+    """The logged answer that gives an effect this value: of a properly weighted draw, with the weight it has there.
+
+    Raises:
+        TypeError: the weight cannot be told from the value alone.
+    """
+    if not effect.weighted:
+        return value
     assert isinstance(effect, Sample)
-    return choice.value, weigh(effect.dist, choice.value, choice.address)
+    return value, weigh(effect.dist, value, address)
 
 
 def weigh(dist: Any, value: Any, address: str) -> float:

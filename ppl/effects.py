@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ppl.distributions import Categorical, Distribution, Pairs, as_distribution
+from ppl.distributions import Categorical, Distribution, as_distribution
 from ppl.program import MustAwait, Program, dropped
+from ppl.weighted import Pairs
 
 T = TypeVar("T")
 C = TypeVar("C")

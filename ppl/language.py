@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ppl.distributions import Distribution, Proposed, as_distribution
+from ppl.distributions import Distribution, as_distribution
 from ppl.effects import Call, Effect, Factor, Last, Note, Observe, Parallel, Sample, Scan, Twist, is_traced
 from ppl.program import Program
+from ppl.weighted import Proposed
 
 if TYPE_CHECKING:
     from numpyro.distributions import Distribution as NumpyroDistribution

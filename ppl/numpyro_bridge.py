@@ -17,13 +17,14 @@ import numpyro
 import numpyro.distributions as nd
 
 from ppl import effects
-from ppl.distributions import Categorical, Proposed
+from ppl.distributions import Categorical
 from ppl.effects import Call, Factor, Note, Sample, Twist
 from ppl.numpyro_dist import Numpyro, is_numpyro, shaped, wrap
 from ppl.numpyro_model import Model, Sites, from_numpyro
 from ppl.program import Program
 from ppl.request import Request
 from ppl.run import Run
+from ppl.weighted import Proposed
 
 __all__ = ["Model", "Numpyro", "Sites", "from_numpyro", "is_numpyro", "to_numpyro", "wrap"]
 

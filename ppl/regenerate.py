@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ppl.choice import Choice, weigh
-from ppl.distributions import Distribution, Proposed, as_distribution, is_weighted
+from ppl.choice import Choice, answer_with
+from ppl.distributions import Distribution, as_distribution, is_weighted
 from ppl.effects import Sample
 from ppl.language import condition, factor
 from ppl.program import Program
@@ -17,6 +17,7 @@ from ppl.run import Run
 from ppl.select import Selection, select
 from ppl.trace import Trace, trace_of
 from ppl.walk import Ask, Walk, ask
+from ppl.weighted import Proposed
 
 T = TypeVar("T")
 Proposals = Mapping[str, Callable[[Any, Distribution[Any]], Distribution[Any]]]
@@ -68,8 +69,7 @@ def regenerate(
     """
     if not isinstance(trace, Trace):
         raise TypeError(f"regenerate needs a trace, like trace(program), not {trace!r}")
-    chosen = select(selection) if isinstance(selection, str) else selection
-    return Program("regenerate", _regenerate, (trace, chosen, proposals or {}), {})
+    return Program("regenerate", _regenerate, (trace, select(selection), proposals or {}), {})
 
 
 def within(program: Program[Any], change: Callable[[Program[Any]], Program[Any]]) -> Program[Any]:
@@ -147,11 +147,10 @@ class _Change:
             raise _Impossible
         self.kept.add(old.address)
         self.gained += change
-        if not effect.weighted:
-            return value
-        log_weight = weigh(effect.dist, value, old.address)
-        self.gained -= log_weight  # which the walk counts
-        return value, log_weight
+        answer = answer_with(value, effect, old.address)
+        if effect.weighted:
+            self.gained -= answer[1]  # which the walk counts
+        return answer
 
     def _near(self, effect: Sample[Any], old: Choice, make: Callable[[Any, Any], Distribution[Any]]) -> Ask:
         self.changed = True

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl import codec
-from ppl.distributions import Categorical, Proposed
+from ppl.distributions import Categorical
 from ppl.effects import Call, Effect, Sample, Weight
 from ppl.program import Program
 from ppl.run import Run
 from ppl.trace import replay, trace
+from ppl.weighted import Proposed
 
 Answer = Callable[[str, Sample[Any]], Any]  # the logged answer to a draw at an address
 Asked = dict[str, str]  # what was asked at each address

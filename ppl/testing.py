@@ -113,7 +113,7 @@ def assert_invariant(
         TooManyPaths: the program, or the kernel on it, has more than `max_paths` paths (outside Hypothesis), or an
             endless one (always).
     """
-    start = recorded(program, **({} if steps is None else {"steps": steps}))
+    start = recorded(program, steps)
     with _enumerating(max_paths) as most:
         what = f"{_show(kernel)} does not leave the posterior over traces invariant on\n  {_show(program)}"
         before = _over_traces(start, most, {}, what)

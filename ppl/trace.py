@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -228,15 +228,12 @@ def replay(program: Program[T], trace: Trace[Any]) -> Trace[T]:
         ReplayError: the program asks for a draw or a call that the trace does not hold, or not for one that it holds.
     """
 
-    def given(address: str, effect: Effect[Any]) -> Any:
-        return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
-
     if trace.steps is not None:
-        walk = Walk(Run(program))
+        walk, known = Walk(Run(program)), answers_of(trace)
         while walk.active and walk.steps < trace.steps:
-            walk.follow(answers_of(trace))
+            walk.follow(known)
         return trace_of(walk.run, walk.killed, trace.steps)
-    return _replayed(program, given, {*trace.choices}, {*trace.calls}, trace.killed)
+    return _replayed(program, partial(_answer, trace), {*trace.choices}, {*trace.calls}, trace.killed)
 
 
 def answers_of(trace: Trace[Any]) -> Given:
@@ -252,9 +249,13 @@ def answers_of(trace: Trace[Any]) -> Given:
             return None
         if address not in (trace.calls if isinstance(effect, Call) else trace.choices):
             raise ReplayError(f"{address}: the program asks for {effect!r}, which the trace does not hold")
-        return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
+        return _answer(trace, address, effect)
 
     return given
+
+
+def _answer(trace: Trace[Any], address: str, effect: Effect[Any]) -> Any:
+    return trace.calls[address] if isinstance(effect, Call) else draw_for(trace.choices[address], effect)
 
 
 def trace_of(run: Run[T], killed: str | None = None, steps: int | None = None) -> Trace[T]:

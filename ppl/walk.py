@@ -50,7 +50,8 @@ class Walk(Generic[T]):
 
     @property
     def active(self) -> bool:
-        return not self.run.done and self.killed is None
+        """Whether there is more to run: neither returned nor of weight zero."""
+        return not self.run.done and self.log_weight > -math.inf
 
     def copy(self) -> Walk[T]:
         """Another one at the same place."""
@@ -95,10 +96,14 @@ class Walk(Generic[T]):
         step.close()
         raise RuntimeError(f"{self.run.program!r} asks for more than was given")
 
-    def _step(self) -> None:
-        self.steps += 1
+    def finish(self) -> None:
+        """Once the run has returned, divide its twists out."""
         if self.run.done:
             self.log_weight -= self.twists.total()
+
+    def _step(self) -> None:
+        self.steps += 1
+        self.finish()
 
     def _weigh(self, log_weight: float, request: Request) -> None:
         self.log_weight += log_weight

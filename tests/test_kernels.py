@@ -31,8 +31,8 @@ from ppl import (
     sample,
     uniform,
 )
-from ppl.distributions import Proposed
 from ppl.testing import assert_invariant, assert_proper
+from ppl.weighted import Proposed
 
 
 @program

@@ -32,13 +32,14 @@ from ppl import (
     sample,
     select,
 )
+from ppl.edit import Ledger, edited
 from ppl.inference.ancestors import Ancestors
 from ppl.inference.population import Kernel, Particles
 from ppl.inference.systematic import WithoutReplacement as Optimal
 from ppl.run import Run
 from ppl.testing import assert_draws, assert_proper
 from ppl.trace import answers_of, trace_of
-from ppl.transforms import _edited, _hold_back, _Ledger
+from ppl.transforms import _hold_back
 from ppl.walk import Walk
 from tests.mutants.pool import Check
 from tests.mutants.smc import Algorithm
@@ -162,8 +163,8 @@ def annealed_to(last: float) -> Algorithm:
     """Tempering that stops before the whole likelihood is in."""
 
     async def body(program: Program[Any]) -> Any:
-        ledger = _Ledger()
-        value = await _edited(program, _hold_back, f"{program.name}/", ledger)
+        ledger = Ledger()
+        value = await edited(program, _hold_back, f"{program.name}/", ledger)
         await factor("temper", last * ledger.withheld)
         return value
 

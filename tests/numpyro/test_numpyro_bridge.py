@@ -16,8 +16,8 @@ from numpyro.infer.util import log_density, potential_energy
 
 import ppl
 from ppl import dist
-from ppl.distributions import Proposed
 from ppl.numpyro_bridge import from_numpyro, to_numpyro
+from ppl.weighted import Proposed
 
 
 @ppl.program

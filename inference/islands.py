@@ -24,7 +24,7 @@ class Islands:
 
     Law: `measure(collapse(Islands(n, A)(p))) == measure(p)` for every properly weighting A.
 
-    Diagnostics: "island_log_evidence", a list, and the islands' own under "islands".
+    Diagnostics: "island_log_evidence", a list, and under "islands", of each island, its own and its "steps".
 
     Raises:
         ValueError: fewer than 1 island.
@@ -46,6 +46,7 @@ async def _islands(program: Program[T], config: Islands) -> Population[T]:
     merged, diagnostics = merge(islands), dict[str, Any]()
     if not merged.normalised:
         diagnostics["island_log_evidence"] = [island.log_evidence for island in islands]
-    if any(island.diagnostics for island in islands):
-        diagnostics["islands"] = [dict(island.diagnostics or {}) for island in islands]
+    own = [dict(island.diagnostics or {}) | ({"steps": island.steps} if island.steps else {}) for island in islands]
+    if any(own):
+        diagnostics["islands"] = own
     return replace(merged, diagnostics=diagnostics or None)

@@ -123,6 +123,8 @@ async def _single_site(program: Program[T], trace: Trace[T], config: SingleSite)
 async def _block(program: Program[T], trace: Trace[T], config: Block) -> Trace[T]:
     trace = of_program(program, trace)
     selection = select(config.sites)
+    if not any(site in selection for site in trace.choices):
+        return trace
     proposed = await regenerate(trace, selection, config.proposals)
     return await accept(trace, proposed.trace, proposed.log_ratio, repr(selection))
 

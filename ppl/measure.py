@@ -26,6 +26,7 @@ from ppl.twists import Twists
 T = TypeVar("T")
 TOLERANCE = 1e-12
 MAX_SITES = 10_000  # of one path: a program that may never return must not hang
+GUESS_FROM, GUESS_SLACK = 10, 2  # paths seen before their probability tells how many there are, and how wrong it may be
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,17 @@ class EndlessPath(TooManyPaths):
     """The program has a path of more than `MAX_SITES` draws and calls."""
 
 
-def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
+def paths(program: Program[T], max_paths: int = 1_000_000, guess: bool = False) -> Iterator[Path[T]]:
     """Every path of a finite program whose weight is not zero.
 
-    Each distinct call is made once per choice history that leads to it.
+    Each distinct call is made once per choice history that leads to it. With `guess`, a program that looks as if it
+    had several times `max_paths` paths, by the prior probability of those seen, is given up early.
 
     Raises:
         NotFinite: naming the first site that has no table.
         TooManyPaths: saying how many were seen and how much prior probability they cover.
     """
-    search, answer = explore(program, max_paths), None
+    search, answer = explore(program, max_paths, guess), None
     with suppress(StopIteration):
         while True:
             found = search.send(answer)
@@ -66,16 +68,16 @@ def paths(program: Program[T], max_paths: int = 1_000_000) -> Iterator[Path[T]]:
                 answer = found.fn(*found.args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def explore(program: Program[T], max_paths: int) -> Generator[Path[T] | Effect[Any], Any, None]:
+def explore(program: Program[T], max_paths: int, guess: bool = False) -> Generator[Path[T] | Effect[Any], Any, None]:
     """As `paths`, but whoever iterates performs the calls: a call is yielded, and its answer sent."""
     # One entry per draw or call of the current path: its remaining outcomes, the next one last.
     stack: list[list[tuple[Any, float]]] = []
     seen, covered = 0, 0.0
     while True:
-        if seen >= max_paths:
+        if seen >= max_paths or (guess and seen >= GUESS_FROM and seen > GUESS_SLACK * max_paths * covered):
             raise TooManyPaths(
-                f"{program.name} has more than {max_paths} paths (those seen cover {covered:.3g} of the prior "
-                "probability); shorten it or raise max_paths"
+                f"{program.name} {'seems to have' if seen < max_paths else 'has'} more than {max_paths} paths ({seen} "
+                f"cover {covered:.3g} of the prior probability); shorten it or raise max_paths"
             )
         run, depth, probability, log_weight = Run(program), 0, 1.0, 0.0
         twists, choices = Twists(), {}
@@ -172,8 +174,8 @@ class Measure(Mapping[T, float]):
         return f"Measure({{{inside}}})"
 
 
-def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
-    """The meaning of a finite program: each (hashable) return value with its mass.
+def measure(program: Program[T], max_paths: int = 1_000_000, guess: bool = False) -> Measure[T]:
+    """The meaning of a finite program: each (hashable) return value with its mass; `guess` as in `paths`.
 
     Raises:
         NotFinite: naming the first site that has no table.
@@ -181,7 +183,7 @@ def measure(program: Program[T], max_paths: int = 1_000_000) -> Measure[T]:
         TypeError: a return value that cannot be hashed.
     """
     masses: dict[T, list[float]] = {}
-    for path in paths(program, max_paths):
+    for path in paths(program, max_paths, guess):
         try:
             terms = masses.setdefault(path.value, [])
         except TypeError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ppl.inference.diagnostics import pareto_k
-from ppl.inference.population import Population
+from ppl.inference.population import Population, Step
 
 if TYPE_CHECKING:
     from ppl.posterior import Posterior
@@ -39,14 +39,18 @@ def concerns(posterior: Posterior[Any]) -> list[str]:
 def _of_run(population: Population[Any]) -> list[str]:
     diagnostics = population.diagnostics or {}
     out = _of_moves(diagnostics)
-    for island in diagnostics.get("islands", ()):
-        out += _of_moves(island) + (_of_chains(island) if "chains" in island else [])
+    islands = diagnostics.get("islands", ())
+    for number, island in enumerate(islands):
+        found = _of_moves(island) + (_of_chains(island) if "chains" in island else [])
+        if (count := len(population.log_weights) // len(islands)) >= FEWEST and "steps" in island:
+            found += _of_steps(island["steps"], count)
+        out += [f"in island {number}, {sentence}" for sentence in found]
     if "chains" in diagnostics:
         return out + _of_chains(diagnostics)
     count = len(population.log_weights)
     if count < FEWEST or "island_log_evidence" in diagnostics or diagnostics.get("exact"):
         return out
-    return out + (_of_steps(population, count) if population.steps else _of_weights(population, count))
+    return out + (_of_steps(population.steps, count) if population.steps else _of_weights(population, count))
 
 
 def _of_weights(population: Population[Any], count: int) -> list[str]:
@@ -60,16 +64,16 @@ def _of_weights(population: Population[Any], count: int) -> list[str]:
     return []
 
 
-def _of_steps(population: Population[Any], count: int) -> list[str]:
+def _of_steps(steps: Sequence[Step], count: int) -> list[str]:
     """Of SMC."""
     out = []
-    worst = min(range(len(population.steps)), key=lambda i: population.steps[i].ess)
-    if (ess := population.steps[worst].ess) < max(ESS * count, 1.5):
+    worst = min(range(len(steps)), key=lambda i: steps[i].ess)
+    if (ess := steps[worst].ess) < max(ESS * count, 1.5):
         out.append(
-            f"at step {worst} of {len(population.steps)}, {count} particles said as much as {ess:.1f}; a twist before "
+            f"at step {worst} of {len(steps)}, {count} particles said as much as {ess:.1f}; a twist before "
             "it, a proposal, or `temper` would let the weights come more gently"
         )
-    elif population.steps[-1].unique == 1 and len(population.steps) > 1:
+    elif steps[-1].unique == 1 and len(steps) > 1:
         out.append(
             f"all {count} particles descend from one of the first: how the values begin is a single sample; more "
             "particles, Islands, or `rejuvenate` would show others"
@@ -78,7 +82,11 @@ def _of_steps(population: Population[Any], count: int) -> list[str]:
 
 
 def _of_moves(diagnostics: Mapping[str, Any]) -> list[str]:
-    tried, rates = diagnostics.get("tried", {}), diagnostics.get("acceptance", {})
+    tried, rates = diagnostics.get("tried"), diagnostics.get("acceptance", {})
+    if tried is None:
+        return []
+    if not tried:
+        return ["no site was drawn again: the moves found none, or their `sites` match no address of the program"]
     return [
         f"moves at {site} are hardly ever accepted ({rate:.1%} of {tried[site]}); propose values nearer to the old "
         "ones, or fewer sites at a time"

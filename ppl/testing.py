@@ -78,7 +78,7 @@ def assert_same_measure(p: Program[T], q: Program[T], max_paths: int | None = No
         TooManyPaths: one has more than `max_paths` paths (outside Hypothesis), or an endless one (always).
     """
     with _enumerating(max_paths) as most:
-        _assert_equal(f"{_show(p)}\nand\n  {_show(q)}\ndo not mean the same", measure(p, most), measure(q, most))
+        _assert_equal(f"{_show(p)}\nand\n  {_show(q)}\ndo not mean the same", measure(p, *most), measure(q, *most))
 
 
 def assert_proper(algorithm: Algorithm[T], program: Program[T], max_paths: int | None = None) -> None:
@@ -92,7 +92,7 @@ def assert_proper(algorithm: Algorithm[T], program: Program[T], max_paths: int |
             endless one (always).
     """
     with _enumerating(max_paths) as most:
-        right, found = measure(program, most), measure(collapse(algorithm(program)), most)
+        right, found = measure(program, *most), measure(collapse(algorithm(program)), *most)
         _assert_equal(f"{_show(algorithm)} is not proper on\n  {_show(program)}", found, right)
 
 
@@ -150,11 +150,11 @@ def assert_replayable(program: Program[Any], seeds: Iterable[int] | None = range
 
 
 @contextmanager
-def _enumerating(max_paths: int | None) -> Iterator[int]:
-    """How many paths to visit; in a Hypothesis test, an example with more is rejected."""
+def _enumerating(max_paths: int | None) -> Iterator[tuple[int, bool]]:
+    """How many paths to visit, and whether to guess; in a Hypothesis test, an example with more is rejected."""
     in_test = hypothesis.currently_in_test_context()
     try:
-        yield (2_000 if in_test else 100_000) if max_paths is None else max_paths
+        yield (2_000 if in_test else 100_000) if max_paths is None else max_paths, in_test
     except EndlessPath:  # a loop that does not end is a mistake and not a matter of size
         raise
     except TooManyPaths:
@@ -170,11 +170,13 @@ class _OverTraces(Generic[T]):
     traces: dict[Any, Trace[T]]
 
 
-def _over_traces(program: Program[Trace[T]], max_paths: int, known: dict[Any, Trace[T]], what: str) -> _OverTraces[T]:
+def _over_traces(
+    program: Program[Trace[T]], most: tuple[int, bool], known: dict[Any, Trace[T]], what: str
+) -> _OverTraces[T]:
     """The measure over choices and value, and a trace of each; those of `known` must weigh the same."""
     masses: dict[Any, list[float]] = {}
     traces: dict[Any, Trace[T]] = {}
-    for path in paths(program, max_paths):
+    for path in paths(program, *most):
         trace = path.value
         if not isinstance(trace, Trace):
             raise TypeError(f"a kernel gives a program of a Trace; this one gave {trace!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +59,16 @@ def _posterior(**fields: Any) -> Posterior[int]:
             "at step 1 of 3, 16 particles said as much as 1.1",
         ),
         ({"steps": (Step(16.0, 0.0, 16, True), Step(9.0, 0.0, 1, False))}, "all 16 particles descend from one"),
-        ({"diagnostics": {"islands": [{"chains": 2, "r_hat": {"a": 1.4}}]}}, r"r-hat is 1\.40 at a"),
+        ({"diagnostics": {"islands": [{"chains": 2, "r_hat": {"a": 1.4}}]}}, r"in island 0, .*r-hat is 1\.40 at a"),
+        (
+            {
+                "diagnostics": {
+                    "islands": [{"steps": (Step(8.0, 0.0, 8, True),)}, {"steps": (Step(1.0, 0.0, 1, True),)}]
+                }
+            },
+            "in island 1, at step 0 of 1, 8 particles said as much as 1.0",
+        ),
+        ({"diagnostics": {"chains": 2, "tried": {}, "acceptance": {}}}, "no site was drawn again"),
         ({"diagnostics": {"island_log_evidence": [0.0, -9.0, -9.0]}}, "the runs disagree about the evidence"),
     ],
 )
@@ -103,7 +113,7 @@ def test_infer_warns_and_infer_many_does_not() -> None:
     assert posterior.warnings
 
 
-def test_diagnostics_of_moves_chains_and_islands() -> None:
+def test_diagnostics_of_moves_chains_and_islands(tmp_path: Path) -> None:
     chains = infer_many([lottery()], MCMC(SingleSite(), samples=50, chains=2), [0])[0]
     assert chains.diagnostics["acceptance"].keys() == {"lottery/hit"}
     assert chains.diagnostics["tried"] == {"lottery/hit": 100}
@@ -115,3 +125,13 @@ def test_diagnostics_of_moves_chains_and_islands() -> None:
     islands = infer_many([lottery()], Islands(8, SMC(16)), [0])[0]
     assert len(islands.diagnostics["island_log_evidence"]) == 8
     assert islands.log_evidence_se is not None and 0 < islands.log_evidence_se < math.inf
+    assert [len(island["steps"]) for island in islands.diagnostics["islands"]] == [3] * 8
+    islands.save(tmp_path / "islands.json")
+    assert Posterior.load(tmp_path / "islands.json").diagnostics == islands.diagnostics
+
+
+@pytest.mark.parametrize("kernel", [Block("lotery/*"), SingleSite("lotery/*")])
+def test_sites_that_match_nothing_are_said(kernel: Any) -> None:
+    posterior = infer_many([lottery()], MCMC(kernel, samples=20, chains=2), [0])[0]
+    assert posterior.diagnostics["tried"] == {}
+    assert any("`sites` match no address" in sentence for sentence in posterior.warnings)

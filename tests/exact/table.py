@@ -100,7 +100,7 @@ ALGORITHMS = [
     Row("smc 2, tempered by ess", SMC(2, Tempered(Stratified, threshold=0.8)), 8),
     Row("smc 3, adaptive tempered", SMC(3, Adaptive(Tempered(SSP, 0.5), 0.8)), 4),
     Row("steering 1 x 2", SMC(1, WithoutReplacement, expand=2), 8),
-    Row("steering 2 x 2", SMC(2, WithoutReplacement, expand=2), 3, 60),
+    Row("steering 2 x 2", SMC(2, WithoutReplacement, expand=2), 2, 100),
     Row("steering 1 x 2, multinomial", SMC(1, Multinomial, expand=2), 8),
     Row("steering 1 x 3, tempered", SMC(1, Tempered(Systematic, 0.5), expand=3), 3),
     Row("resample-move 1, single site", SMC(1, Systematic, rejuvenate=SingleSite()), 6),

@@ -204,6 +204,16 @@ def test_too_many_paths_at_the_limit_exactly() -> None:
         measure(two_dice(), max_paths=35)  # 35 / 36 = 0.972
 
 
+def test_a_guess_gives_up_early() -> None:
+    assert len(measure(two_dice(), max_paths=36, guess=True)) == 11
+    with pytest.raises(
+        TooManyPaths, match=r"seems to have more than 17 paths \(10 cover 0\.278"
+    ):  # 10 of 36: more than twice 17
+        measure(two_dice(), max_paths=17, guess=True)
+    with pytest.raises(TooManyPaths, match=r"has more than 19 paths \(19 cover 0\.528"):  # 19 of 36
+        measure(two_dice(), max_paths=19, guess=True)
+
+
 def test_paths_carry_prior_weight_and_choices() -> None:
     found = {path.value: path for path in paths(disease(0.01, 0.9, 0.05))}
     assert found[True].probability == pytest.approx(0.01, rel=1e-15)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_hypothesis_finds_the_smallest_program_for_a_wrong_algorithm() -> None:
             return True
         return False
 
-    tiny = find(programs(6), wrong, settings=SHRINK)
+    tiny = find(programs(6), wrong, settings=SHRINK, random=Random(0))
     assert len(tiny.body) == 2
 
 
@@ -549,7 +550,7 @@ def test_texts_that_the_grammar_allows(blocks: tuple[int, ...], texts: dict[str,
 
 
 def _finds(condition: Callable[[Tiny], bool]) -> Tiny:
-    return find(programs(12), condition, settings=SHRINK)
+    return find(programs(12), condition, settings=SHRINK, random=Random(0))
 
 
 def _holds(tiny: Tiny, kind: type) -> bool:

@@ -1,7 +1,8 @@
-"""The device calls of the engine: whole slabs of rows in, whole slabs out, nothing remembered.
+"""The device calls of the engine: rows in, rows out, nothing remembered.
 
 Arithmetic depends on the compiled program: another kernel or another shape sums in another order, and the last bits
-differ. So there is one shape of each, up to what the tokens themselves decide.
+differ. So what a row computes must not depend on the shape of the call (see `ppl.models.engine.least_rows`), and all
+ways to draw a token are branches of one program.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppl.models.transformer import Cache, Config, Params, advance, logits, score
+from ppl.models.draw import Sampling, pick
+from ppl.models.transformer import CHUNK, Cache, Config, Params, advance, logits, score
 
 STATES = 8  # the least rows of a stop table
 
@@ -43,82 +45,134 @@ class Stop(NamedTuple):
         return cls.of(np.zeros((2, vocab_size), np.int32), vocab_size)
 
 
+class Progress(NamedTuple):
+    """Where each row of a call stands, or has come to."""
+
+    hidden: Array
+    """The last hidden state, [rows, hidden_size]."""
+    lengths: Array
+    """Tokens that the row holds, int32 [rows]; 0 for an idle row."""
+    state: Array
+    """Of the stop automaton, int32 [rows]."""
+
+
+class Written(NamedTuple):
+    """What a call of `decode` has written behind each row."""
+
+    tokens: Array
+    """int32 [rows, capacity]"""
+    counts: Array
+    """Of the tokens, int32 [rows]."""
+    log_q: Array
+    """Their log probability under the distribution they were drawn from, nats [rows]."""
+    log_p: Array
+    """Under the model as it is (temperature 1, nothing cut off)."""
+    going: Array
+    """Whether the row was not done, [rows]."""
+    scores: Array
+    """The logit of the score head at the last token, [rows]; 0 without a head."""
+
+
+@partial(jax.jit, static_argnames="chunks", donate_argnums=0)
+def move(into: Cache, held: Cache, source: Array, target: Array, chunks: int) -> Cache:
+    """Copy the first `chunks` chunks of rows `source` of `held` to rows `target`; a target beyond the end is none."""
+    return jax.tree.map(lambda a, b: a.at[:chunks, target].set(b[:chunks, source], mode="drop"), into, held)
+
+
+@partial(jax.jit, static_argnames="chunks", donate_argnums=0)
+def shuffle(cache: Cache, source: Array, target: Array, chunks: int) -> Cache:
+    """As `move` within one cache; all rows are read before any is written."""
+    return jax.tree.map(lambda a: a.at[:chunks, target].set(a[:chunks, source], mode="drop"), cache)
+
+
 @jax.jit
-def take(held: Any, index: Array) -> Any:
-    """Rows `index` of `held`."""
-    return jax.tree.map(lambda x: x[index], held)
+def take(states: Array, index: Array) -> Array:
+    """Rows `index` of `states`."""
+    return states[index]
 
 
-@partial(jax.jit, donate_argnums=0)
-def merge(into: Any, held: Any, index: Array, mine: Array) -> Any:
-    """Rows `index` of `held` where `mine`, else what is there."""
-    return jax.tree.map(lambda a, b: jnp.where(mine.reshape(-1, *(1,) * (a.ndim - 1)), b[index], a), into, held)
+@jax.jit
+def merge(into: Array, states: Array, index: Array, mine: Array) -> Array:
+    """Rows `index` of `states` where `mine`, else what is there."""
+    return jnp.where(mine[:, None], states[index], into)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnums=(2, 3))
+@partial(jax.jit, static_argnames="config", donate_argnums=2)
 def feed(
     params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, tokens: Array, counts: Array
-) -> tuple[tuple[Cache, Array], Array]:
-    """Read the first `counts` [rows] of `tokens` [rows, S] all at once: ((cache, hidden), scores)."""
-    states, cache = advance(params, config, tokens, cache, lengths)  # pyright: ignore[reportAssignmentType]
+) -> tuple[Cache, Array, Array]:
+    """Read the first `counts` [rows] of `tokens` [rows, S] all at once: the cache, last hidden states, scores."""
+    states, cache = advance(params, config, tokens, cache, lengths, counts > 0)  # pyright: ignore[reportAssignmentType]
     last = jnp.take_along_axis(states, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]
     hidden = jnp.where(counts[:, None] > 0, last, hidden)
-    return (cache, hidden), _score(params, hidden)
+    return cache, hidden, _score(params, hidden)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnums=(2, 3))
+@partial(jax.jit, static_argnames="config", donate_argnums=2)
+def log_probs(
+    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, tokens: Array, counts: Array,
+    how: Sampling,
+) -> tuple[Cache, Array, Array]:  # fmt: skip
+    """As `feed`, with the log probability of the tokens, nats [rows], in place of the scores."""
+    states, cache = advance(params, config, tokens, cache, lengths, counts > 0)  # pyright: ignore[reportAssignmentType]
+    before = jnp.concatenate([hidden[:, None], states[:, :-1]], 1)
+
+    def one(each: tuple[Array, Array]) -> Array:
+        state, token = each
+        return pick(logits(params, state), jnp.zeros(len(token)), token, how)[1]
+
+    log_q = jax.lax.map(one, (before.swapaxes(0, 1), tokens.T)).T
+    last = jnp.take_along_axis(states, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]
+    used = jnp.arange(tokens.shape[1]) < counts[:, None]
+    return cache, jnp.where(counts[:, None] > 0, last, hidden), jnp.sum(jnp.where(used, log_q, 0.0), -1)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnums=2)
 def decode(
-    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, ends: Array, keys: Array,
-    forced: Array, table: Array, last: Array, temperature: Array,
-) -> tuple[Any, Array, Array, Array, Array]:  # fmt: skip
-    """Write a block behind each row, token by token.
+    params: Params, config: Config, cache: Cache, begin: Progress, starts: Array, ends: Array, keys: Array,
+    forced: Array, stop: Stop, how: Sampling, least: Array,
+) -> tuple[Cache, Progress, Written]:  # fmt: skip
+    """Write behind each row, token by token, as long as more than `least` rows go on.
 
-    Gives (cache, hidden), tokens [rows, context], and for each row the count of tokens, their log probability, a score.
-    Row r holds `lengths[r]` tokens and ends with the stop or when it holds `ends[r]`; it is idle if it does already.
-    `forced` [rows, context] are the tokens of the block, -1 where one is drawn: a block that is written a second time
-    runs through the very program that drew it, so that its cache, hidden state and score are the same bits.
+    A row is done when the stop says so or when it holds `ends` tokens; it is idle if it does already. Token n of a
+    block is drawn under `keys[row]` and n, counted from `starts`. `forced` [rows, capacity] are the tokens of the
+    block, -1 where one is drawn: a block that is written a second time runs through the very program that drew it, so
+    that its cache, hidden state and score are the same bits.
     """
-    rows = len(lengths)
+    rows = len(starts)
 
     def going(state: Any) -> Array:
-        return jnp.any(state[1])
+        return jnp.sum(state[1]) > least
 
     def step(state: Any) -> Any:
-        i, active, cache, hidden, lengths, automaton, tokens, log_prob = state
-        log_p = jax.nn.log_softmax(logits(params, hidden) / temperature)
-        drawn = _draw(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, i)))(keys), log_p)
-        token = jnp.where(forced[:, i] < 0, drawn, forced[:, i])
-        states, cache = advance(params, config, token[:, None], cache, lengths)
-        log_prob += jnp.where(active, jnp.take_along_axis(log_p, token[:, None], 1)[:, 0], 0.0)
+        i, active, cache, now, tokens, log_q, log_p = state
+        u = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, now.lengths - starts)
+        token, q, p = pick(logits(params, now.hidden), u, forced[:, i], how)
+        states, cache = advance(params, config, token[:, None], cache, now.lengths, active)
         tokens = tokens.at[:, i].set(token)
-        hidden = jnp.where(active[:, None], states[:, 0], hidden)
-        automaton = table[automaton, token]
-        lengths = lengths + active
-        active = active & (automaton != last) & (lengths < ends)
-        return i + 1, active, cache, hidden, lengths, automaton, tokens, log_prob
+        automaton = jnp.where(active, stop.table[now.state, token], now.state)
+        lengths = now.lengths + active
+        now = Progress(jnp.where(active[:, None], states[:, 0], now.hidden), lengths, automaton)
+        log_q, log_p = log_q + jnp.where(active, q, 0.0), log_p + jnp.where(active, p, 0.0)
+        active = active & (automaton != stop.last) & (lengths < ends)
+        return i + 1, active, cache, now, tokens, log_q, log_p
 
-    state = (
-        0, lengths < ends, cache, hidden, lengths, jnp.zeros(rows, jnp.int32),
-        jnp.zeros((rows, config.max_position_embeddings), jnp.int32), jnp.zeros(rows, jnp.float32),
-    )  # fmt: skip
-    _, _, cache, hidden, after, _, tokens, log_prob = jax.lax.while_loop(going, step, state)
-    return (cache, hidden), tokens, after - lengths, log_prob, _score(params, hidden)
-
-
-def _draw(u: Array, log_p: Array) -> Array:
-    """Inverse CDF: the first token whose cumulative probability exceeds u times the total; never an impossible one."""
-    cdf = jnp.cumsum(jnp.exp(log_p), -1)
-    return jnp.argmax(cdf > (u * cdf[:, -1])[:, None], -1).astype(jnp.int32)
-
-
-@partial(jax.jit, static_argnames="config")
-def log_probs(params: Params, config: Config, tokens: Array, used: Array, temperature: Array) -> Array:
-    """Sum over the `used` [rows, S] of `tokens` [rows, S] of their log probability, nats [rows]."""
-    hidden, _ = advance(params, config, tokens)
-    log_p = jax.nn.log_softmax(logits(params, hidden[:, :-1]) / temperature)
-    each = jnp.take_along_axis(log_p, tokens[:, 1:, None], -1)[..., 0]
-    return jnp.sum(jnp.where(used[:, 1:], each, 0.0), -1)
+    zeros = jnp.zeros(rows, jnp.float32)
+    tokens = jnp.zeros((rows, cache.capacity), jnp.int32)
+    active = (begin.lengths < ends) & (begin.state != stop.last)
+    state = (0, active, cache, begin, tokens, zeros, zeros)
+    _, active, cache, now, tokens, log_q, log_p = jax.lax.while_loop(going, step, state)
+    counts = now.lengths - begin.lengths
+    return cache, now, Written(tokens, counts, log_q, log_p, active, _score(params, now.hidden))
 
 
 def _score(params: Params, hidden: Array) -> Array:
     return score(params, hidden) if "score.weight" in params else jnp.zeros(len(hidden))
+
+
+def chunks_of(tokens: int) -> int:
+    """Chunks that hold so many tokens: a power of two, so that few shapes are compiled."""
+    chunks = 1
+    while chunks * CHUNK < tokens:
+        chunks *= 2
+    return chunks

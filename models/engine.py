@@ -1,289 +1,389 @@
 """The engine: a transformer that decodes and scores many texts at once, with a cache of rows keyed by text.
 
-A *row* holds the keys and values of a text's tokens and the last hidden state. Rows live in *slabs*, the outputs of
-earlier device calls; a dictionary finds the row of a text. To extend texts, their rows are gathered into a new
-slab (particles that were resampled simply gather the same row), and one `while_loop` decodes until every row has
-stopped.
+`ppl.models.rows` says where the keys and values of a text are. To extend texts, their rows are brought into one slab
+(most of them are there), and one `while_loop` decodes until every row has stopped; where most have, the rest goes on
+in a smaller slab.
 
 Rows are only a cache: whether one is there changes no bit. The arithmetic of a row depends on its text alone, since
 
-* a call has a fixed number of rows, padded, and a row's place and company in it do not matter;
+* a row's place and company in a call do not matter, nor does the number of rows in it, from `least_rows` on;
 * a row is always made link by link (see `Text`): a given link is fed, a sampled link decoded, whether it is drawn for
   the first time or, its row dropped or never there, written again. Feeding a sampled link would agree to float32
   rounding only, about 1e-6 nats: enough to turn a draw, and with it a resumed run;
 * the cache tells equal tokens of different links apart (`Text.key`), since their last bits differ too: which of them
   was there first must not show.
 
-"The same bits" is on one machine with one version of XLA: another may compile another order of summation.
+"The same bits" is on one machine with one version of XLA: another may compile another order of summation. On a GPU the
+number of rows in a call may show in the last bits too; `rows=` fixes it.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from itertools import repeat
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ppl.models import decode as device
 from ppl.models.clock import Usage
-from ppl.models.decode import Stop
+from ppl.models.decode import Progress, Stop
+from ppl.models.draw import Options, Sampling
+from ppl.models.rows import Row, Rows, Slab, TextKey, gather
 from ppl.models.text import TOKEN_BYTES, Text
-from ppl.models.transformer import Cache, Config, Params, empty_cache
+from ppl.models.transformer import Config, Params
 
-ROWS = 128  # per decode call
-FEED_ROWS = 32  # per call that feeds given tokens
-
-TextKey = tuple[bytes, bytes]
-
-
-class Slab:
-    """The rows that one device call left: their cache and last hidden states [rows, hidden_size]."""
-
-    __slots__ = ("cache", "hidden", "keys")
-
-    def __init__(self, cache: Cache, hidden: Array) -> None:
-        self.cache = cache
-        self.hidden = hidden
-        self.keys: list[TextKey] = []
-
-
-Row = tuple[Slab, int, float]
-"""Slab, index within it, and the logit of the score head at the last token (0 without a head)."""
+MOST_ROWS = {"cpu": 128}  # per call; elsewhere 1,024
+FEED = 256  # tokens of a row that are read at once
 
 
 class Engine:
     """Decodes and scores texts with one transformer.
 
+    `memory` is what the rows may take, in bytes (default: a quarter of the machine's, nine tenths of what is free on
+    an accelerator); a call takes what it needs. `rows`, a power of two, fixes the number of rows in every call.
+
     Raises:
         ValueError: a text does not fit the context.
     """
 
-    def __init__(self, params: Params, config: Config) -> None:
+    def __init__(self, params: Params, config: Config, *, memory: int | None = None, rows: int | None = None) -> None:
         self.params = params
         self.config = config
         self.usage = Usage()
         self.full = self.config.max_position_embeddings * TOKEN_BYTES  # bytes of a text that has no room left
-        self._rows: dict[TextKey, Row] = {}
-        self._slabs: deque[Slab] = deque()
-        self._limit = 0  # slabs that are kept
+        self.dtype = params["model.embed_tokens.weight"].dtype
+        self.rows = Rows(config, default_memory() if memory is None else memory, self.dtype)
+        self.most = rows or MOST_ROWS.get(jax.default_backend(), 1024)
+        self.least = rows or min(least_rows(config), self.most)
         self._never = Stop.never(config.vocab_size)
-        self._free = jnp.full((ROWS, self.capacity), -1, jnp.int32)  # no token is forced
+        self._sampling = lru_cache(64)(lambda options: options.on_device(config.vocab_size))
+        self._free = lru_cache(64)(lambda size, capacity: jnp.full((size, capacity), -1, jnp.int32))  # nothing forced
 
     @property
     def capacity(self) -> int:
         """Tokens that a text can have."""
         return self.config.max_position_embeddings
 
-    def rows(self, texts: Sequence[Text]) -> list[Row]:
-        """The rows of the texts; those not cached are made."""
-        rows = [self._rows.get(text.key) for text in texts]  # held before making others drops some of them
-        missing = [text for text, row in zip(texts, rows, strict=True) if row is None]
-        made = self._make(missing) if missing else {}
-        return [made[text.key] if row is None else row for text, row in zip(texts, rows, strict=True)]
-
     def decode(
-        self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, temperature: float
+        self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, options: Options
     ) -> Callable[[], list[Text]]:
         """Start one block behind each text; the returned function waits for the longer texts.
 
         A block ends with the stop, at `max_tokens`, or at the end of the context. `keys` is uint32 [texts, 2].
         """
-        sources = self.rows(texts)
         lengths = np.array([len(text.data) for text in texts], np.int32) // TOKEN_BYTES
         if lengths.max(initial=0) >= self.capacity:
             raise ValueError(
                 f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow"
             )
         ends = np.minimum(lengths + min(max_tokens, self.capacity), self.capacity)
-        chunks: list[tuple[Sequence[Text], Slab, list[Array]]] = []
-        for low in range(0, len(texts), ROWS):
-            part = slice(low, low + ROWS)
-            call = self._decode(sources[part], lengths[part], ends[part], keys[part], self._free, stop, temperature)
-            chunks.append((texts[part], *call))
-        return partial(self._finish, chunks)
+        sampling, calls = self._sampling(options), list[_Call]()
+        for part, sources in self._parts(texts, self._held(texts)):
+            job = _Job(texts[part], lengths[part], ends[part], keys[part], stop, sampling)
+            calls.append(self._begin(job, np.arange(len(job.texts)), sources, job.starts))
+        return partial(self._finish, calls)
 
-    def _finish(self, chunks: list[tuple[Sequence[Text], Slab, list[Array]]]) -> list[Text]:
-        out: list[Text] = []
-        for parents, slab, results in chunks:
-            tokens, counts, log_probs, scores = self.usage.clock.wait(results)
-            tokens = tokens[:, : counts.max()]
-            data, width = tokens.tobytes(), tokens.shape[1] * TOKEN_BYTES
-            starts = range(0, len(data), width)
-            ends = (np.arange(len(counts)) * width + counts * TOKEN_BYTES).tolist()
-            new = [
-                Text(parent.tokenizer, full := parent.data + data[low:high], parent, log_prob, len(full) >= self.full)
-                for parent, low, high, log_prob in zip(parents, starts, ends, log_probs.tolist(), strict=False)
-            ]
-            self._keep(slab, [text.key for text in new], scores)
-            out += new
-            self.usage.tokens += int(counts.sum())
-        self._trim(len(chunks))
-        return out
-
-    def log_probs(self, texts: Sequence[Text], starts: Sequence[int], temperature: float) -> list[float]:
-        """Sum over tokens from position `start` on of their log probability, by a forward pass of the whole text."""
-        groups: dict[int, list[int]] = defaultdict(list)
-        for i, text in enumerate(texts):
-            groups[_bucket(len(text))].append(i)
+    def log_probs(self, parents: Sequence[Text], texts: Sequence[Text], options: Options) -> list[float]:
+        """Of each text, which begins with its parent: the log probability of the rest, nats, drawn by these options."""
         out = [0.0] * len(texts)
-        for width, group in groups.items():
-            for part in (group[low : low + FEED_ROWS] for low in range(0, len(group), FEED_ROWS)):
-                tokens, used = np.zeros((FEED_ROWS, width), np.int32), np.zeros((FEED_ROWS, width), bool)
-                for row, i in enumerate(part):
-                    tokens[row, : len(texts[i])] = texts[i].tokens
-                    used[row, starts[i] : len(texts[i])] = True
-                start = time.perf_counter()
-                sums = device.log_probs(self.params, self.config, tokens, used, temperature)
-                self._started(sums, start)
-                for i, value in zip(part, self.usage.clock.wait([sums])[0].tolist(), strict=False):
-                    out[i] = value
+        sampling, groups = self._sampling(options), defaultdict[tuple[int, int], list[int]](list)
+        for i, (parent, text) in enumerate(zip(parents, texts, strict=True)):
+            groups[_pieces(len(text) - len(parent))].append(i)
+        for (width, pieces), group in groups.items():
+            some = [parents[i] for i in group]
+            for part, sources in self._parts(some, self._held(some), width):
+                rows, start = group[part], time.perf_counter()
+                tokens = [texts[i].tokens[len(parents[i]) :] for i in rows]
+                slab, targets, _, total = self._read(sources, tokens, width, pieces, sampling)
+                self._started(total, start)
+                values = self.usage.clock.wait([total])[0]
+                self.rows.release(slab, targets)
+                for i, target in zip(rows, targets, strict=True):
+                    out[i] = float(values[target])
         return out
-
-    def forget(self, keep: int = 0) -> None:
-        """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
-        while len(self._slabs) > keep:
-            old = self._slabs.popleft()
-            for key in old.keys:
-                if (row := self._rows.get(key)) is not None and row[0] is old:
-                    del self._rows[key]
 
     def log_right(self, args: Sequence[tuple[Text]]) -> list[float]:
         """log of the sigmoid of the score head at the last token of each text (nats), float64."""
         self.usage.judged += len(args)
-        scores = np.array([score for _, _, score in self.rows([text for (text,) in args])])
+        scores = np.array([row.score for row in self.last([text for (text,) in args])])
         return (-np.logaddexp(0.0, -scores)).tolist()
 
+    def last(self, texts: Sequence[Text]) -> list[Row]:
+        """What is known at the last token of each text: hidden state and score. Their places may be taken already."""
+        rows = self._held(texts)
+        for row in rows:
+            self.rows.unpin(row)
+        return rows
+
+    def forget(self, keep: int = 0) -> None:
+        """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
+        self.rows.forget(keep)
+
+    def _held(self, texts: Sequence[Text]) -> list[Row]:
+        """The rows of the texts, each pinned; those not cached are made."""
+        found = [self.rows.find(text.key) for text in texts]
+        for row in found:
+            if row is not None:
+                self.rows.pin(row)
+        try:
+            made = self._make(text for text, row in zip(texts, found, strict=True) if row is None)
+        except BaseException:
+            for row in found:
+                if row is not None:
+                    self.rows.unpin(row)
+            raise
+        for i, row in enumerate(found):
+            if row is None:
+                found[i] = made[texts[i].key]
+                self.rows.pin(found[i])  # pyright: ignore[reportArgumentType]
+        for row in made.values():
+            self.rows.unpin(row)
+        return found  # pyright: ignore[reportReturnType]
+
+    def _parts(
+        self, texts: Sequence[Text], sources: Sequence[Row | None], width: int = 1
+    ) -> Iterable[tuple[slice, Sequence[Row | None]]]:
+        """What goes into one call each; the sources are unpinned just before."""
+        most = max(1, self.most // width)
+        for low in range(0, len(texts), most):
+            part = slice(low, low + most)
+            for row in sources[part]:
+                if row is not None:
+                    self.rows.unpin(row)
+            yield part, sources[part]
+
+    def _size(self, count: int, width: int = 1) -> int:
+        """Rows of a call for `count` texts, of which `width` tokens each are read at once."""
+        size = max(1, self.least // width)
+        while size < count:
+            size *= 2
+        return size
+
+    def _begin(
+        self, job: _Job, which: np.ndarray, sources: Sequence[Row | None], lengths: np.ndarray,
+        states: np.ndarray | None = None,
+    ) -> _Call:  # fmt: skip
+        """Start one call; see `device.decode`. The one place that makes it: its operands always have the same types."""
+        begin, size = time.perf_counter(), self._size(len(which))
+        slab, targets = self.rows.place(sources, size, int(job.ends[which].max()))
+        hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
+
+        def spread(x: np.ndarray) -> np.ndarray:
+            """To the rows of the call; the others are idle."""
+            out = np.zeros((size, *x.shape[1:]), x.dtype)
+            out[targets] = x
+            return out
+
+        progress = Progress(hidden, spread(lengths), spread(np.zeros_like(lengths) if states is None else states))
+        forced, least = self._free(size, slab.cache.capacity), size // 4 if size // 4 >= self.least else 0
+        if job.forced is not None:
+            blocks = np.full((size, slab.cache.capacity), -1, np.int32)  # -1 behind the end: never read
+            for target, block in zip(targets, job.forced, strict=True):
+                blocks[target, : len(block)] = block
+            forced, least = jnp.asarray(blocks), 0
+        slab.cache, progress, written = device.decode(
+            self.params, self.config, slab.cache, progress, spread(job.starts[which]), spread(job.ends[which]),
+            spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
+        )  # fmt: skip
+        self._started(written.scores, begin)
+        return _Call(job, which, slab, targets, progress, written)
+
+    def _finish(self, calls: Sequence[_Call]) -> list[Text]:
+        """Wait for blocks. Where few rows of a call go on, they do so in a smaller one."""
+        for call in calls:
+            rest: _Call | None = call
+            while rest is not None:
+                rest = self._ended(rest)
+        return [text for call in calls for text in call.job.written]
+
+    def _ended(self, call: _Call) -> _Call | None:
+        """Wait for a call and keep what is done; start another one for the rest."""
+        job, slab, progress = call.job, call.slab, call.progress
+        *arrays, lengths, states = self.usage.clock.wait([*call.written, progress.lengths, progress.state])
+        tokens, counts, log_q, log_p, going, scores = arrays
+        self.usage.tokens += int(counts.sum())
+        tokens = np.ascontiguousarray(tokens[:, : counts.max()])
+        done, rest = list[int](), list[int]()
+        for i, target in zip(call.which.tolist(), call.targets, strict=True):
+            job.add(i, tokens[target, : counts[target]], float(log_q[target]), float(log_p[target]))
+            (rest if going[target] else done).append(target)
+        at = dict(zip(call.targets, call.which.tolist(), strict=True))
+        new = [job.text(at[target], self.full) for target in done]
+        self.rows.settle(slab, done, lengths[done].tolist(), [text.key for text in new], progress.hidden, scores)
+        if not rest:
+            return None
+        sources = [Row(slab, target, int(lengths[target]), progress.hidden, target, 0.0, None) for target in rest]
+        which = np.array([at[target] for target in rest])
+        following = self._begin(job, which, sources, lengths[rest], states[rest])
+        self.rows.release(slab, rest)
+        return following
+
     def _make(self, texts: Iterable[Text]) -> dict[TextKey, Row]:
-        """Rows of texts that are not cached, link by link from what is; in each stage all texts go one link on."""
+        """Rows of texts that are not cached, link by link from what is; in each stage all texts go one link on.
+
+        Each of them is pinned.
+        """
         stages: list[dict[TextKey, Text]] = []
-        bases: dict[TextKey, Row | None] = {}  # what the first links stand on: None is an empty row
         wanted = {text.key: text for text in texts}
         for text in wanted.values():
             if len(text) > self.capacity or not len(text):
                 raise ValueError(f"a text of {len(text)} tokens does not fit the context of 1..{self.capacity} tokens: "
                                  f"{str(text)[:60]!r}")  # fmt: skip
-            links = list(text.chain(until=self._rows))
-            for stage, link in enumerate(reversed(links)):
+            for stage, link in enumerate(reversed(list(text.chain(until=self.rows.known)))):
                 if stage == len(stages):
                     stages.append({})
                 stages[stage][link.key] = link
-            if (base := links[-1].parent) is not None:
-                bases[base.key] = self._rows.get(base.key)
-        out: dict[TextKey, Row] = {}
-        known: Mapping[TextKey, Row | None] = bases
+        # A row stays as it is until all that stand on it are made.
+        uses = Counter(link.parent.key for stage in stages for link in stage.values() if link.parent is not None)
+        known = {key: row for key in uses if (row := self.rows.find(key)) is not None}
+        made = dict[TextKey, Row]()
+        for key, row in known.items():
+            self.rows.pin(row, uses[key])
         for stage in stages:
-            slabs = len(self._slabs)
-            made = self._feed([link for link in stage.values() if not link.sampled], known)
-            made |= self._write([link for link in stage.values() if link.sampled], known)
-            out |= {key: row for key, row in made.items() if key in wanted}
-            known = made  # no other rows are held: they are as many as those of all earlier stages
-            self._trim(len(self._slabs) - slabs)
-        return out
-
-    def _feed(self, texts: Iterable[Text], known: Mapping[TextKey, Row | None]) -> dict[TextKey, Row]:
-        """Read the last link of each text, all its tokens at once."""
-        groups: dict[int, list[Text]] = defaultdict(list)
-        for text in texts:
-            groups[_bucket(len(text) - text.start)].append(text)
-        made: dict[TextKey, Row] = {}
-        for width, group in groups.items():
-            for part in (group[low : low + FEED_ROWS] for low in range(0, len(group), FEED_ROWS)):
-                start = time.perf_counter()
-                cache, hidden = self._gather([_under(text, known) for text in part], FEED_ROWS)
-                tokens, counts = np.zeros((FEED_ROWS, width), np.int32), np.zeros(FEED_ROWS, np.int32)
-                for i, text in enumerate(part):
-                    counts[i] = len(text) - text.start
-                    tokens[i, : counts[i]] = text.tokens[text.start :]
-                lengths = _pad(np.array([text.start for text in part], np.int32), FEED_ROWS)
-                slab, result = device.feed(self.params, self.config, cache, hidden, lengths, tokens, counts)
-                self._started(result, start)
-                made |= self._made(part, Slab(*slab), result)
+            for width, pieces, group in _alike(stage.values()):
+                under = [None if text.parent is None else known.get(text.parent.key) for text in group]
+                for part, sources in self._parts(group, under, width):
+                    for row in self._link(group[part], sources, width, pieces):
+                        key = row.key
+                        assert key is not None
+                        known[key] = row
+                        self.rows.pin(row, uses[key] + (key in wanted))
+                        if key in wanted:
+                            made[key] = row
         return made
 
-    def _write(self, texts: Sequence[Text], known: Mapping[TextKey, Row | None]) -> dict[TextKey, Row]:
-        """Write the last link of each text once more, as when it was drawn."""
-        made: dict[TextKey, Row] = {}
-        for part in (texts[low : low + ROWS] for low in range(0, len(texts), ROWS)):
-            lengths = np.array([text.start for text in part], np.int32)
-            ends = np.array([len(text) for text in part], np.int32)
-            forced = np.full((ROWS, self.capacity), -1, np.int32)  # -1 behind the end: never read
-            for i, text in enumerate(part):
-                forced[i, : len(text) - text.start] = text.tokens[text.start :]
-            sources = [_under(text, known) for text in part]
-            slab, results = self._decode(
-                sources, lengths, ends, np.zeros((0, 2), np.uint32), jnp.asarray(forced), self._never, 1.0
-            )
-            made |= self._made(part, slab, results[-1])
-        return made
+    def _link(self, texts: Sequence[Text], sources: Sequence[Row | None], width: int, pieces: int) -> list[Row]:
+        """Read the last, given, link of each text, or (`pieces` = 0) write a sampled one once more as it was drawn."""
+        lengths = [len(text) for text in texts]
+        blocks = [text.tokens[text.start :] for text in texts]
+        begin = time.perf_counter()
+        if pieces:
+            slab, targets, hidden, scores = self._read(sources, blocks, width, pieces, None)
+            self._started(scores, begin)
+        else:
+            starts = np.array([text.start for text in texts], np.int32)
+            ends, keys = np.array(lengths, np.int32), np.zeros((len(texts), 2), np.uint32)
+            job = _Job(texts, starts, ends, keys, self._never, self._sampling(Options()), blocks)
+            _, _, slab, targets, progress, written = self._begin(job, np.arange(len(texts)), sources, starts)
+            hidden, scores = progress.hidden, written.scores
+        self.usage.fed += sum(map(len, blocks))
+        values = self.usage.clock.wait([scores])[0]
+        return self.rows.settle(slab, targets, lengths, [text.key for text in texts], hidden, values)
 
-    def _made(self, texts: Sequence[Text], slab: Slab, result: Array) -> dict[TextKey, Row]:
-        """Wait for the scores of rows that were made, and keep these."""
-        (scores,) = self.usage.clock.wait([result])
-        self.usage.fed += sum(len(text) - text.start for text in texts)
-        self._keep(slab, [text.key for text in texts], scores)
-        return {text.key: self._rows[text.key] for text in texts}
+    def _read(
+        self, sources: Sequence[Row | None], blocks: Sequence[np.ndarray], width: int, pieces: int,
+        how: Sampling | None,
+    ) -> tuple[Slab, list[int], Array, Array]:  # fmt: skip
+        """Read a block behind each row, all at once but for blocks that are very long.
 
-    def _decode(
-        self, sources: Sequence[Row | None], lengths: np.ndarray, ends: np.ndarray, keys: np.ndarray,
-        forced: Array, stop: Stop, temperature: float,
-    ) -> tuple[Slab, list[Array]]:  # fmt: skip
-        """Start one call; see `device.decode`. The one place that makes it: its operands always have the same types."""
-        start = time.perf_counter()
-        cache, hidden = self._gather(sources, ROWS)
-        slab, *results = device.decode(
-            self.params, self.config, cache, hidden, _pad(lengths, ROWS), _pad(ends, ROWS), _pad(keys, ROWS),
-            forced, stop.table, stop.last, float(temperature),
-        )  # fmt: skip
-        self._started(results[-1], start)
-        return Slab(*slab), results
-
-    def _gather(self, sources: Sequence[Row | None], size: int) -> tuple[Cache, Array]:
-        """Copy rows into the first places of a fresh slab of `size` rows; None is an empty row."""
-        slabs = {id(row[0]): row[0] for row in sources if row is not None}
-        owners = _pad(np.array([0 if row is None else id(row[0]) for row in sources]), size)
-        index = _pad(np.array([0 if row is None else row[1] for row in sources], np.int32), size)
-        out: Any = None
-        for owner, slab in slabs.items():
-            held, mine = (slab.cache, slab.hidden), owners == owner
-            here = np.where(mine, index, 0)
-            out = device.take(held, here) if out is None else device.merge(out, held, here, mine)
-        if out is None:
-            out = empty_cache(self.config, size, self.capacity), jnp.zeros((size, self.config.hidden_size))
-        return out
-
-    def _keep(self, slab: Slab, keys: list[TextKey], scores: np.ndarray) -> None:
-        slab.keys = keys
-        self._slabs.append(slab)
-        self._rows.update(zip(keys, zip(repeat(slab), range(len(keys)), scores.tolist(), strict=False), strict=False))
-
-    def _trim(self, made: int) -> None:
-        """Keep several times as many slabs as the largest of the recent calls has made."""
-        self._limit = max(self._limit - 1, 4 * made + 4)
-        self.forget(self._limit)
+        Gives the slab, the places, the last hidden states, and scores there, or if `how` is given log probabilities.
+        """
+        size, before = self._size(len(blocks), width), [0 if row is None else row.length for row in sources]
+        slab, targets = self.rows.place(sources, size, max(map(sum, zip(before, map(len, blocks), strict=True))))
+        hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
+        lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        tokens = np.zeros((size, width * pieces), np.int32)
+        lengths[targets], counts[targets] = before, [len(block) for block in blocks]
+        for target, block in zip(targets, blocks, strict=True):
+            tokens[target, : len(block)] = block
+        out: Any = 0.0
+        for low in range(0, width * pieces, width):
+            here = np.clip(counts - low, 0, width)
+            operands = self.params, self.config, slab.cache, hidden, lengths, tokens[:, low : low + width], here
+            if how is None:
+                slab.cache, hidden, out = device.feed(*operands)
+            else:
+                slab.cache, hidden, total = device.log_probs(*operands, how)
+                out = out + total
+            lengths = lengths + here
+        return slab, targets, hidden, out
 
     def _started(self, result: Array, start: float) -> None:
         self.usage.calls += 1
         self.usage.clock.started(result, start)
 
 
-def _bucket(length: int) -> int:
-    """Padded length of given tokens: few shapes to compile, and the shape depends on the text alone."""
-    size = 4
-    while size < length:
-        size *= 4
-    return size
+class _Job:
+    """One block behind each of some texts."""
+
+    def __init__(
+        self, texts: Sequence[Text], starts: np.ndarray, ends: np.ndarray, keys: np.ndarray, stop: Stop, how: Sampling,
+        forced: Sequence[np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        self.texts, self.starts, self.ends, self.keys = texts, starts, ends, keys
+        self.stop, self.how, self.forced = stop, how, forced
+        self.written: list[Any] = [None] * len(texts)
+        self._blocks: list[bytes] = [b""] * len(texts)
+        self._log_q, self._log_p = [0.0] * len(texts), [0.0] * len(texts)
+
+    def add(self, i: int, tokens: np.ndarray, log_q: float, log_p: float) -> None:
+        """Further tokens of block i."""
+        self._blocks[i] += tokens.tobytes()
+        self._log_q[i] += log_q
+        self._log_p[i] += log_p
+
+    def text(self, i: int, full: int) -> Text:
+        """Block i is done; `full` are the bytes that leave no room."""
+        parent = self.texts[i]
+        data = parent.data + self._blocks[i]
+        self.written[i] = Text(parent.tokenizer, data, parent, self._log_q[i], len(data) >= full)
+        self.written[i].log_model = self._log_p[i]
+        return self.written[i]
 
 
-def _pad(x: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if len(x) < size else x
+class _Call(NamedTuple):
+    """A call of `decode` that has been started, for the texts `which` of a job."""
+
+    job: _Job
+    which: np.ndarray
+    slab: Slab
+    targets: list[int]
+    progress: Progress
+    written: device.Written
 
 
-def _under(text: Text, known: Mapping[TextKey, Row | None]) -> Row | None:
-    """The row that the last link of a text stands on."""
-    return None if text.parent is None else known[text.parent.key]
+def _alike(links: Iterable[Text]) -> Iterator[tuple[int, int, list[Text]]]:
+    """Links that can be made in one call: their width and number of pieces, 0 for sampled ones."""
+    groups = defaultdict[tuple[int, int], list[Text]](list)
+    for link in links:
+        groups[(1, 0) if link.sampled else _pieces(len(link) - link.start)].append(link)
+    for (width, pieces), group in groups.items():
+        yield width, pieces, group
+
+
+def _pieces(length: int) -> tuple[int, int]:
+    """Width and number of pieces in which given tokens are read: few shapes, and they depend on the text alone."""
+    width = 4
+    while width < min(length, FEED):
+        width *= 4
+    return width, -(-length // width)
+
+
+def least_rows(config: Config) -> int:
+    """Rows of a call from which on their number does not show in the last bits of a row.
+
+    XLA:CPU multiplies small matrices by another routine than large ones. Measured with jax 0.10, not documented:
+    `tests/models/test_rows.py` would see it change.
+    """
+    if jax.default_backend() != "cpu":
+        return 8
+    smallest = config.hidden_size * min(config.num_key_value_heads * config.head_dim, config.vocab_size)
+    rows = 8
+    while rows * smallest < 2**19 and rows < MOST_ROWS["cpu"]:
+        rows *= 2
+    return rows
+
+
+def default_memory() -> int:
+    """Bytes for the rows: of what is free on the device nine tenths, of a host's memory a quarter."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(0.9 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -13,6 +13,7 @@ import numpy as np
 from ppl.effects import Call
 from ppl.models import checkpoint
 from ppl.models.decode import Stop
+from ppl.models.draw import Options
 from ppl.models.engine import Engine
 from ppl.models.text import TOKEN_BYTES, Text, Tokenizer
 from ppl.source import Key
@@ -111,7 +112,9 @@ class Extension:
         """Start one block for each, decoded together; the returned function waits for them."""
         lm, until, max_tokens, temperature = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].temperature
         data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
-        finish = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, temperature)
+        finish = lm.engine.decode(
+            [dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, Options(temperature)
+        )
 
         def texts() -> list[Text]:
             out = finish()
@@ -135,8 +138,8 @@ class Extension:
             else:
                 possible.append(i)
         if possible:
-            texts, starts = [values[i] for i in possible], [len(dists[i].text) for i in possible]
-            sums = dists[0].lm.engine.log_probs(texts, starts, dists[0].temperature)
+            texts, parents = [values[i] for i in possible], [dists[i].text for i in possible]
+            sums = dists[0].lm.engine.log_probs(parents, texts, Options(dists[0].temperature))
             for i, log_prob in zip(possible, sums, strict=True):
                 out[i] = log_prob
         return out

@@ -86,7 +86,7 @@ class Text:
     (a prompt, `text + "..."`). A link without tokens is none.
     """
 
-    __slots__ = ("data", "drawn_by", "full", "links", "log_prob", "parent", "tokenizer")
+    __slots__ = ("data", "drawn_by", "full", "links", "log_model", "log_prob", "parent", "tokenizer")
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Text:
         self.log_prob = log_prob
         self.full = full  # the model's context has no room for more
         self.drawn_by: Hashable = None  # under which `log_prob` is that of the last link: see `Extension.drawn_by`
+        self.log_model: float | None = None  # of the last link, under the model as it is; known if `drawn_by` is
         # One int32 a link: where it ends, in bytes (a multiple of 4), plus 1 if it was sampled.
         if parent is None:
             self.links = len(data).to_bytes(4, "little") if data else b""

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ppl.models import checkpoint, language_model
 from ppl.models.checkpoint import CheckpointError
+from ppl.models.draw import Options
 from ppl.models.language_model import LanguageModel, StepReward
 from ppl.models.text import Tokenizer
 from ppl.models.transformer import Config, init_params
@@ -164,6 +165,7 @@ def test_without_a_score_head_there_is_no_step_reward(folder: Path) -> None:
 def test_float16_moves_log_probs_little(saved: Path, new_model: Callable[..., LanguageModel]) -> None:
     """The docstring of `save` promises 1e-2 nats."""
     exact, rounded = new_model("abc\n", eos="\n"), language_model.load(saved)
-    texts = [exact.text("ab") + block for block in ("c", "a\n", "bca", "cccc")]
-    pairs = zip(*(lm.engine.log_probs(texts, [2] * 4, 1.0) for lm in (exact, rounded)), strict=True)
+    heads = [exact.text("ab")] * 4
+    texts = [head + block for head, block in zip(heads, ("c", "a\n", "bca", "cccc"), strict=True)]
+    pairs = zip(*(lm.engine.log_probs(heads, texts, Options()) for lm in (exact, rounded)), strict=True)
     assert all(0 < abs(a - b) < 1e-2 for a, b in pairs)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ppl import SMC, factor, infer_many, program, sample
+from ppl.models.draw import Options
 from ppl.models.language_model import Extension, LanguageModel, StepReward
 from ppl.models.text import Text
 from ppl.source import Key
@@ -82,18 +83,18 @@ def test_a_new_prompt_beside_texts_whose_row_is_about_to_be_dropped(new_model: M
     old = draw([lm.extend(lm.text("a"), max_tokens=1)], 0)[0]
     for i in range(7):
         draw([lm.extend(old, max_tokens=1)], i)
-        rows = lm.engine.rows([old, lm.text("b" + "abcdabcd"[i:])])
+        rows = lm.engine.last([old, lm.text("b" + "abcdabcd"[i:])])
         assert len(rows) == 2
 
 
 def test_texts_that_share_a_tail_but_not_a_prefix_share_no_row(new_model: MakeModel) -> None:
     lm = new_model("abcd")
     heads = [lm.text(p) for p in ("ab", "ba", "abab", "bb")]
-    lm.engine.rows(heads)
+    lm.engine.last(heads)
     texts = [head + "cdcd" for head in heads]
-    assert len({(id(slab), index) for slab, index, _ in lm.engine.rows(texts)}) == 4
+    assert len({(id(row.slab), row.index) for row in lm.engine.last(texts)}) == 4
     new = draw([lm.extend(text, until="d", max_tokens=5) for text in texts * 3], 0)
-    assert len({(id(slab), index) for slab, index, _ in lm.engine.rows(new)}) == len({*new})
+    assert len({(id(row.slab), row.index) for row in lm.engine.last(new)}) == len({*new})
     expected = Extension.log_prob_many([lm.extend(text, until="d", max_tokens=5) for text in texts * 3], new)
     np.testing.assert_allclose([text.log_prob or 0.0 for text in new], expected, atol=2e-4)
     scores = lm.engine.log_right([(text,) for text in texts])
@@ -149,7 +150,7 @@ def test_a_dropped_cache_changes_no_text(new_model: MakeModel) -> None:
         for name in "123":
             if drop:
                 lm.engine.forget(0)
-                assert not lm.engine._rows and not lm.engine._slabs
+                assert not lm.engine.rows.known and not lm.engine.rows.slabs
             now = Extension.begin_many(
                 [k.fold(name) for k in keys], [lm.extend(t, until="d", max_tokens=5) for t in now]
             )()
@@ -221,9 +222,9 @@ def test_a_full_context_is_named(new_model: MakeModel) -> None:
     with pytest.raises(ValueError, match=r"24 tokens fills the context of 24"):
         lm.extend(full, max_tokens=1)
     with pytest.raises(ValueError, match=r"24 tokens fills the context of 24"):
-        lm.engine.decode([full], np.zeros((1, 2), np.uint32), lm.stop(None)[0], 1, 1.0)
+        lm.engine.decode([full], np.zeros((1, 2), np.uint32), lm.stop(None)[0], 1, Options())
     with pytest.raises(ValueError, match=r"25 tokens does not fit the context of 1\.\.24"):
-        lm.engine.rows([full + "a"])
+        lm.engine.last([full + "a"])
     for prompt, count in (("a" * 24, "24"), ("", "0")):
         with pytest.raises(ValueError, match=f"a prompt of {count} tokens does not fit tiny"):
             lm.text(prompt)

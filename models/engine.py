@@ -122,6 +122,14 @@ class Engine:
             self.rows.unpin(row)
         return rows
 
+    def hidden(self, texts: Sequence[Text]) -> np.ndarray:
+        """The last hidden state of each text, after the final norm: float32 [texts, hidden_size]."""
+        rows, size = self.last(texts), 1
+        while size < len(rows):
+            size *= 2
+        states = gather(zip(rows, range(len(rows)), strict=True), size, self.config.hidden_size, self.dtype)
+        return np.asarray(states, np.float32)[: len(rows)]
+
     def forget(self, keep: int = 0) -> None:
         """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
         self.rows.forget(keep)

@@ -384,7 +384,7 @@ def least_rows(config: Config) -> int:
         return 8
     smallest = config.hidden_size * min(config.num_key_value_heads * config.head_dim, config.vocab_size)
     rows = 8
-    while rows * smallest < 2**19 and rows < MOST_ROWS["cpu"]:
+    while rows * smallest < 2**20 and rows < MOST_ROWS["cpu"]:
         rows *= 2
     return rows
 

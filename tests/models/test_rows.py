@@ -1,0 +1,196 @@
+"""Rows: a text's place on the device never shows in what is computed, whatever is extended, gone back to or dropped."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+
+from ppl.models.draw import Options
+from ppl.models.engine import Engine, least_rows
+from ppl.models.language_model import Extension, LanguageModel
+from ppl.models.rows import Slab
+from ppl.models.text import Text, Tokenizer
+from ppl.models.transformer import Config, Params, advance, init_params, logits
+from ppl.source import Key
+
+MakeModel = Callable[..., LanguageModel]
+
+
+def small(**options: int) -> LanguageModel:
+    """A model whose calls may have 8 rows or more, with a context of several chunks."""
+    config = Config(512, 64, 96, 2, 4, 2, 16, 200)
+    tokenizer = Tokenizer.of_characters("".join(map(chr, range(0x4E00, 0x4E00 + 512))))
+    return LanguageModel(Engine(init_params(config, jax.random.key(0)), config, **options), tokenizer)
+
+
+def extended(lm: LanguageModel, texts: list[Text], seed: int, **options: int) -> list[Text]:
+    root = Key.of(seed)
+    return Extension.begin_many(
+        [root.fold(str(i)) for i in range(len(texts))], [lm.extend(text, **options) for text in texts]
+    )()
+
+
+@partial(jax.jit, static_argnums=1)
+def next_tokens(params: Params, config: Config, tokens: Array) -> Array:
+    """log p of each token of the vocabulary behind each of the tokens, by one pass without a cache."""
+    return jax.nn.log_softmax(logits(params, advance(params, config, tokens[None])[0][0]))
+
+
+def uncached(lm: LanguageModel, text: Text) -> float:
+    """log p of the last link."""
+    tokens = np.pad(text.tokens, (0, lm.engine.capacity - len(text)))
+    log_p = np.asarray(next_tokens(lm.engine.params, lm.engine.config, tokens))  # pyright: ignore[reportArgumentType]
+    return float(sum(log_p[i - 1, text.tokens[i]] for i in range(text.start, len(text))))
+
+
+def consistent(lm: LanguageModel) -> None:
+    """What the bookkeeping must always satisfy."""
+    rows = lm.engine.rows
+    for slab in rows.slabs:
+        assert slab.pins == [0] * slab.rows
+        for held in slab.held:
+            assert all(a.length < b.length for a, b in itertools.pairwise(held))
+            keys = [row.key[0] for row in held if row.key is not None]
+            assert all(b.startswith(a) for a, b in itertools.pairwise(keys))
+    for key, row in rows.known.items():
+        assert row.key == key and row in row.slab.held[row.index] and row.slab in rows.slabs
+
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(("extend", "extend", "give", "back", "score", "forget")),
+        st.integers(0, 10**6),
+        st.integers(1, 90),
+    ),
+    min_size=3,
+    max_size=9,
+)
+
+
+@settings(max_examples=15, deadline=None, database=None)
+@given(actions, st.sampled_from((10**4, 10**6, 10**9)))
+def test_random_trees_of_texts(steps: list[tuple[str, int, int]], memory: int) -> None:
+    """Extend, branch, go back, evict, under much and little memory, prompts of several lengths: always as uncached."""
+    lm = small(memory=memory, rows=8)
+    rng = np.random.default_rng(0)
+    letters = [chr(0x4E00 + i) for i in range(512)]
+
+    def some(count: int) -> str:
+        return "".join(rng.choice(letters, size=count))
+
+    texts = [lm.text(some(n)) for n in (1, 3, 70)]
+    known = list(texts)
+    for action, seed, count in steps:
+        rng = np.random.default_rng(seed)
+        if action == "forget":
+            lm.engine.forget(int(seed % 3))
+        elif action == "back":
+            texts = [known[i] for i in rng.integers(len(known), size=len(texts))]
+        elif action == "give":
+            texts = [text + some(1 + count % 7) if len(text) < 150 else text for text in texts]
+        elif action == "score":
+            texts = [known[i] for i in rng.integers(len(known), size=2)]
+            drawn = [text for text in texts if text.sampled]
+            found = lm.engine.log_probs([t.parent for t in drawn], drawn, Options())  # pyright: ignore[reportArgumentType]
+            np.testing.assert_allclose(found, [uncached(lm, text) for text in drawn], atol=2e-4)
+        else:  # each twice: siblings
+            texts = [text for text in texts if len(text) < 200][:5] or [known[0]]
+            texts = extended(lm, [*texts, *texts], seed, max_tokens=count)
+            np.testing.assert_allclose(
+                [text.log_prob for text in texts[:3]], [uncached(lm, text) for text in texts[:3]], atol=3e-4
+            )
+        consistent(lm)
+        known += texts
+    hidden = lm.engine.hidden(texts)
+    fresh = LanguageModel(Engine(lm.engine.params, lm.engine.config, rows=8), lm.tokenizer)
+    np.testing.assert_array_equal(hidden, fresh.engine.hidden(texts))
+
+
+def test_particles_that_stay_are_not_moved_and_children_are_copied_once() -> None:
+    lm = small(rows=8)
+    texts = extended(lm, [lm.text("一")] * 6, 0, max_tokens=5)
+    places = [row.index for row in lm.engine.last(texts)]
+    again = extended(lm, texts, 1, max_tokens=5)
+    assert [row.index for row in lm.engine.last(again)] == places
+    children = extended(lm, [again[0], again[0], again[0], *again[3:]], 2, max_tokens=5)
+    rows = lm.engine.last(children)
+    assert next(row.index for row in rows) == places[0] and [row.index for row in rows][3:] == places[3:]
+    assert len({id(row.slab) for row in rows}) == 1 and len({row.index for row in rows}) == 6
+    assert len(lm.engine.rows.slabs) <= 2  # the prompt's, and this one
+
+
+def test_going_back_feeds_nothing() -> None:
+    lm = small(rows=8)
+    first = extended(lm, [lm.text("一丁")] * 3, 0, max_tokens=5)
+    then = extended(lm, first, 1, max_tokens=5)
+    other = extended(lm, first, 2, max_tokens=5)  # `then` is kept: there is room
+    assert lm.engine.usage.fed == 2
+    lm.engine.last(then + other + first)
+    assert lm.engine.usage.fed == 2
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_the_number_of_rows_does_not_show(size: int) -> None:
+    """From `least_rows` on. Fails if XLA:CPU comes to multiply matrices in another way."""
+    config = Config(512, 256, 512, 2, 4, 4, 64, 200)
+    params = init_params(config, jax.random.key(0))
+    tokenizer = Tokenizer.of_characters("".join(map(chr, range(0x4E00, 0x4E00 + 512))))
+    least = least_rows(config)
+    assert least < 64
+
+    def seen(count: int, rows: int | None) -> list[tuple[bytes, float | None, list[float]]]:
+        lm = LanguageModel(Engine(params, config, rows=rows), tokenizer)
+        texts = extended(lm, [lm.text("一丁"[: 1 + i % 2]) for i in range(count)], 0, max_tokens=80)
+        texts = extended(lm, [text + "七七七" for text in texts], 1, max_tokens=4)
+        hidden = lm.engine.hidden(texts)
+        return [(t.data, t.log_prob, h.tolist()) for t, h in zip(texts, hidden, strict=True)][:8]
+
+    assert seen(size, None) == seen(8, 128)
+
+
+def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same draws, to the last bit of what does not depend on the number of rows."""
+    sizes = list[int]()
+    place = type(small().engine.rows).place
+
+    def spy(self: object, sources: object, size: int, tokens: int) -> tuple[Slab, list[int]]:
+        sizes.append(size)
+        return place(self, sources, size, tokens)  # pyright: ignore[reportArgumentType]
+
+    lm = small()
+    lm.engine.least = 8
+    texts = [lm.text("一" * (3 + 190 * (i % 16 > 0))) for i in range(64)]  # most have room for 7 tokens
+    expected = extended(whole := small(), [whole.text(str(text)) for text in texts], 0, max_tokens=60)
+    monkeypatch.setattr(type(lm.engine.rows), "place", spy)
+    found = extended(lm, texts, 0, max_tokens=60)
+    assert sizes[-2:] == [64, 8]
+    assert [text.data for text in found] == [text.data for text in expected]
+    np.testing.assert_allclose([t.log_prob for t in found], [t.log_prob for t in expected], atol=1e-4)
+    assert {len(text) for text in found} == {63, 200}
+    consistent(lm)
+    assert np.isfinite(lm.engine.hidden(extended(lm, [t for t in found if len(t) < 200], 1, max_tokens=3))).all()
+
+
+def test_memory_is_kept_to() -> None:
+    lm = small(rows=8, memory=3 * 8 * 256 * 2 * 2 * 2 * 16 * 4)  # three slabs of 8 rows and 256 tokens
+    start = lm.text("一")
+    for i in range(12):
+        extended(lm, [start + chr(0x4E00 + i) * 70] * 5, i, max_tokens=100)
+        assert sum(map(lm.engine.rows._bytes, lm.engine.rows.slabs)) <= lm.engine.rows.memory
+        consistent(lm)
+
+
+def test_a_failed_call_leaves_no_row_taken() -> None:
+    lm = small(rows=8)
+    texts = [lm.text("一"), Text.of(lm.tokenizer, "一" * 201)]
+    with pytest.raises(ValueError, match="201 tokens does not fit"):
+        lm.engine.hidden(texts)
+    consistent(lm)

@@ -1,4 +1,4 @@
-"""A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU (Llama 2/3, Qwen 2).
+"""A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU (Llama, Mistral, Qwen 2 and 3).
 
 Parameters are a flat dictionary under the names and in the shapes ([out, in]) of Hugging Face
 checkpoints, so that loading is a copy. There is one forward function, `advance`: it feeds S tokens
@@ -10,68 +10,17 @@ Sources: Touvron et al. 2023 (Llama); Su et al. 2021 (RoPE); Ainslie et al. 2023
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from ppl.models.config import Config
+
 Params = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Config:
-    """The sizes of a model, named as in Hugging Face's `config.json`."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
-    tie_word_embeddings: bool = False
-
-    def __post_init__(self) -> None:
-        for field in fields(self)[:8]:
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads={self.num_attention_heads} must be a multiple of "
-                f"num_key_value_heads={self.num_key_value_heads}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Config:
-        """The sizes in a `config.json` of a Llama.
-
-        Raises:
-            KeyError: a size is missing.
-            ValueError: a size makes no sense, or the model is not of this architecture.
-        """
-        if not isinstance(data, dict):
-            raise ValueError(f"not an object: {data!r}")
-        rope = data.get("rope_scaling") or data.get("rope_parameters") or {}
-        for name, expected in {"model_type": "llama", "hidden_act": "silu"}.items():
-            if data.get(name, expected) != expected:
-                raise ValueError(f"{name} {data[name]!r} is not supported, only {expected!r}")
-        if rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ValueError(f"rope scaling {rope} is not supported")
-        data = {"rope_theta": rope["rope_theta"], **data} if "rope_theta" in rope else data
-        names = [f.name for f in fields(cls)]
-        required = names[: names.index("rope_theta")]
-        missing = [name for name in required if name not in data]
-        if missing:
-            raise KeyError(f"config.json lacks {', '.join(missing)}")
-        return cls(**{name: data[name] for name in names if name in data})
 
 
 class Cache(NamedTuple):
@@ -113,6 +62,14 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
             f"{layer}.mlp.up_proj.weight": (f, d),
             f"{layer}.mlp.down_proj.weight": (d, f),
         }
+        if config.qkv_bias:
+            out |= {f"{layer}.self_attn.{part}_proj.bias": (size,) for part, size in (("q", q), ("k", kv), ("v", kv))}
+        if config.attention_bias:
+            out[f"{layer}.self_attn.o_proj.bias"] = (d,)
+        if config.mlp_bias:
+            out |= {f"{layer}.mlp.{part}_proj.bias": (size,) for part, size in (("gate", f), ("up", f), ("down", d))}
+        if config.qk_norm:
+            out |= {f"{layer}.self_attn.{part}_norm.weight": (config.head_dim,) for part in "qk"}
     out["model.norm.weight"] = (d,)
     if not config.tie_word_embeddings:
         out["lm_head.weight"] = (config.vocab_size, d)
@@ -120,12 +77,12 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init_params(config: Config, key: Array) -> Params:
-    """Random parameters: norms one, matrices normal with standard deviation 1/sqrt(fan in)."""
+    """Random parameters: norms one, biases zero, matrices normal with standard deviation 1/sqrt(fan in)."""
     table = shapes(config)
     params: Params = {}
     for (name, shape), k in zip(table.items(), jax.random.split(key, len(table)), strict=True):
         if len(shape) == 1:
-            params[name] = jnp.ones(shape, jnp.float32)
+            params[name] = (jnp.zeros if name.endswith(".bias") else jnp.ones)(shape, jnp.float32)
         else:
             params[name] = jax.random.normal(k, shape, jnp.float32) * shape[1] ** -0.5
     return params
@@ -146,15 +103,20 @@ def advance(
     positions = start[:, None] + jnp.arange(steps)
     cos, sin = _rope(config, positions)
     capacity = steps if cache is None else cache.keys[0].shape[-1]
-    visible = jnp.arange(capacity) <= positions[..., None]  # [rows, S, C]
+    places = jnp.arange(capacity)
+    visible = places <= positions[..., None]  # [rows, S, C]
+    if config.sliding_window is not None:
+        visible &= places > positions[..., None] - config.sliding_window
     x = params["model.embed_tokens.weight"][tokens]
     keys, values = [], []
     for i in range(config.num_hidden_layers):
-        layer = f"model.layers.{i}"
-        h = _norm(x, params[f"{layer}.input_layernorm.weight"], config.rms_norm_eps)
-        q = _rotate(_heads(h, params[f"{layer}.self_attn.q_proj.weight"], config.head_dim), cos, sin)
-        k = _rotate(_heads(h, params[f"{layer}.self_attn.k_proj.weight"], config.head_dim), cos, sin)
-        v = _heads(h, params[f"{layer}.self_attn.v_proj.weight"], config.head_dim)
+        attn, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+        h = _norm(x, params[f"model.layers.{i}.input_layernorm.weight"], config.rms_norm_eps)
+        q, k, v = (_heads(_project(params, f"{attn}.{part}_proj", h), config.head_dim) for part in "qkv")
+        if config.qk_norm:
+            q = _norm(q, params[f"{attn}.q_norm.weight"], config.rms_norm_eps)
+            k = _norm(k, params[f"{attn}.k_norm.weight"], config.rms_norm_eps)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if cache is None:
             k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
         else:
@@ -163,18 +125,18 @@ def advance(
             v = cache.values[i].at[row, :, positions].set(v, mode="drop")
         keys.append(k)
         values.append(v)
-        x = x + _linear(_attend(q, k, v, visible), params[f"{layer}.self_attn.o_proj.weight"])
-        h = _norm(x, params[f"{layer}.post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate = jax.nn.silu(_linear(h, params[f"{layer}.mlp.gate_proj.weight"]))
-        up = _linear(h, params[f"{layer}.mlp.up_proj.weight"])
-        x = x + _linear(gate * up, params[f"{layer}.mlp.down_proj.weight"])
+        x = x + _project(params, f"{attn}.o_proj", _attend(q, k, v, visible).astype(x.dtype))
+        h = _norm(x, params[f"model.layers.{i}.post_attention_layernorm.weight"], config.rms_norm_eps)
+        gated = jax.nn.silu(_project(params, f"{mlp}.gate_proj", h)) * _project(params, f"{mlp}.up_proj", h)
+        x = x + _project(params, f"{mlp}.down_proj", gated)
     hidden = _norm(x, params["model.norm.weight"], config.rms_norm_eps)
     return hidden, None if cache is None else Cache(tuple(keys), tuple(values))
 
 
 def logits(params: Params, hidden: Array) -> Array:
-    """Next-token logits [..., vocab_size] of hidden states [..., hidden_size]."""
-    return _linear(hidden, params.get("lm_head.weight", params["model.embed_tokens.weight"]))
+    """Next-token logits [..., vocab_size] of hidden states [..., hidden_size], float32 whatever the weights are."""
+    weight = params.get("lm_head.weight", params["model.embed_tokens.weight"])
+    return _linear(hidden, weight).astype(jnp.float32)
 
 
 def score(params: Params, hidden: Array) -> Array:
@@ -187,23 +149,44 @@ def _linear(x: Array, weight: Array) -> Array:
     return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
 
 
+def _project(params: Params, name: str, x: Array) -> Array:
+    """The linear map `name`, with its bias where it has one."""
+    out, bias = _linear(x, params[f"{name}.weight"]), params.get(f"{name}.bias")
+    return out if bias is None else out + bias
+
+
 def _norm(x: Array, weight: Array, eps: float) -> Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * weight
+    wide = x.astype(jnp.float32)  # the mean of squares loses too much in 16 bits
+    return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)).astype(x.dtype) * weight
 
 
-def _heads(x: Array, weight: Array, head_dim: int) -> Array:
-    return _linear(x, weight).reshape(*x.shape[:-1], -1, head_dim)
+def _heads(x: Array, head_dim: int) -> Array:
+    return x.reshape(*x.shape[:-1], -1, head_dim)
+
+
+def frequencies(config: Config) -> np.ndarray:
+    """What RoPE turns each pair of a head by from one position to the next, radians, float32 [head_dim / 2]."""
+    half, scaling = config.head_dim // 2, config.rope_scaling
+    plain = config.rope_theta ** (-np.arange(half) / half)
+    if scaling is None:
+        return plain.astype(np.float32)
+    slow = plain / scaling.factor
+    if scaling.rope_type == "linear":
+        return slow.astype(np.float32)
+    turns = scaling.original_max_position_embeddings * plain / (2 * math.pi)  # in the context of training
+    fast = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    fast = np.clip(fast, 0.0, 1.0)
+    return (fast * plain + (1 - fast) * slow).astype(np.float32)
 
 
 def _rope(config: Config, positions: Array) -> tuple[Array, Array]:
-    half = config.head_dim // 2
-    angles = positions[..., None] * config.rope_theta ** (-jnp.arange(half) / half)
+    angles = positions[..., None] * frequencies(config)
     return jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]  # [rows, S, 1, head_dim / 2]
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    a, b = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)  # at a far position 16 bits do not tell angles apart
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
 def _attend(q: Array, k: Array, v: Array, visible: Array) -> Array:

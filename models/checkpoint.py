@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -23,8 +22,7 @@ class CheckpointError(ValueError):
 def save(folder: Path, params: Params, config: Config, tokenizer: Tokenizer) -> None:
     """Write a checkpoint folder; weights as float16, which halves the file and moves log-probs by < 1e-2 nats."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", **asdict(config)}
-    about["eos_token_id"] = sorted(tokenizer.eos)
+    about = {**config.to_json(), "eos_token_id": sorted(tokenizer.eos)}
     (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     save_file({name: np.asarray(value, np.float16) for name, value in params.items()}, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)

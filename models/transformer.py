@@ -1,4 +1,4 @@
-"""A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU (Llama 2/3, Qwen 2).
+"""A decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU (Llama, Mistral, Qwen 2 and 3).
 
 Parameters are a flat dictionary under the names and in the shapes ([out, in]) of Hugging Face
 checkpoints, so that loading is a copy. There is one forward function, `advance`: it feeds S tokens
@@ -10,69 +10,18 @@ Sources: Touvron et al. 2023 (Llama); Su et al. 2021 (RoPE); Ainslie et al. 2023
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from ppl.models.config import Config
 
 Params = dict[str, Array]
 CHUNK = 64  # tokens of the cache that are attended at a time; capacities are multiples
-
-
-@dataclass(frozen=True)
-class Config:
-    """The sizes of a model, named as in Hugging Face's `config.json`."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
-    tie_word_embeddings: bool = False
-
-    def __post_init__(self) -> None:
-        for field in fields(self)[:8]:
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads={self.num_attention_heads} must be a multiple of "
-                f"num_key_value_heads={self.num_key_value_heads}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Config:
-        """The sizes in a `config.json` of a Llama.
-
-        Raises:
-            KeyError: a size is missing.
-            ValueError: a size makes no sense, or the model is not of this architecture.
-        """
-        if not isinstance(data, dict):
-            raise ValueError(f"not an object: {data!r}")
-        rope = data.get("rope_scaling") or data.get("rope_parameters") or {}
-        for name, expected in {"model_type": "llama", "hidden_act": "silu"}.items():
-            if data.get(name, expected) != expected:
-                raise ValueError(f"{name} {data[name]!r} is not supported, only {expected!r}")
-        if rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ValueError(f"rope scaling {rope} is not supported")
-        data = {"rope_theta": rope["rope_theta"], **data} if "rope_theta" in rope else data
-        names = [f.name for f in fields(cls)]
-        required = names[: names.index("rope_theta")]
-        missing = [name for name in required if name not in data]
-        if missing:
-            raise KeyError(f"config.json lacks {', '.join(missing)}")
-        return cls(**{name: data[name] for name in names if name in data})
 
 
 class Cache(NamedTuple):
@@ -124,6 +73,14 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
             f"{layer}.mlp.up_proj.weight": (f, d),
             f"{layer}.mlp.down_proj.weight": (d, f),
         }
+        if config.qkv_bias:
+            out |= {f"{layer}.self_attn.{part}_proj.bias": (size,) for part, size in (("q", q), ("k", kv), ("v", kv))}
+        if config.attention_bias:
+            out[f"{layer}.self_attn.o_proj.bias"] = (d,)
+        if config.mlp_bias:
+            out |= {f"{layer}.mlp.{part}_proj.bias": (size,) for part, size in (("gate", f), ("up", f), ("down", d))}
+        if config.qk_norm:
+            out |= {f"{layer}.self_attn.{part}_norm.weight": (config.head_dim,) for part in "qk"}
     out["model.norm.weight"] = (d,)
     if not config.tie_word_embeddings:
         out["lm_head.weight"] = (config.vocab_size, d)
@@ -131,15 +88,27 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def init_params(config: Config, key: Array) -> Params:
-    """Random parameters: norms one, matrices normal with standard deviation 1/sqrt(fan in)."""
+    """Random parameters: norms one, biases zero, matrices normal with standard deviation 1/sqrt(fan in)."""
     table = shapes(config)
     params: Params = {}
     for (name, shape), k in zip(table.items(), jax.random.split(key, len(table)), strict=True):
         if len(shape) == 1:
-            params[name] = jnp.ones(shape, jnp.float32)
+            params[name] = (jnp.zeros if name.endswith(".bias") else jnp.ones)(shape, jnp.float32)
         else:
             params[name] = jax.random.normal(k, shape, jnp.float32) * shape[1] ** -0.5
     return params
+
+
+def joined(params: Params, config: Config) -> Params:
+    """The same model for `advance`, with fewer and larger matrix products: q, k, v and gate, up are one each."""
+    out = dict(params)
+    for i in range(config.num_hidden_layers):
+        for owner, parts in ((f"model.layers.{i}.self_attn", "q k v"), (f"model.layers.{i}.mlp", "gate up")):
+            for kind in ("weight", "bias"):
+                names = [f"{owner}.{part}_proj.{kind}" for part in parts.split()]
+                if names[0] in params:
+                    out[f"{owner}.{parts.replace(' ', '_')}_proj.{kind}"] = jnp.concatenate([out.pop(n) for n in names])
+    return out
 
 
 def advance(
@@ -157,38 +126,40 @@ def advance(
     start = jnp.zeros((rows,), jnp.int32) if lengths is None else lengths
     positions = start[:, None] + jnp.arange(steps)
     cos, sin = _rope(config, positions)
-    if cache is not None:
-        row = jnp.arange(rows)[:, None]
-        places = positions if live is None else jnp.where(live[:, None], positions, cache.capacity)  # there: dropped
-        chunk, place = places // CHUNK, places % CHUNK
-        chunks = jnp.minimum((jnp.max(start) + steps + CHUNK - 1) // CHUNK, len(cache.keys[0]))
+    row = jnp.arange(rows)[:, None]
+    kv_size = config.num_key_value_heads * config.head_dim
+    qkv = config.num_attention_heads * config.head_dim, kv_size, kv_size
     x = params["model.embed_tokens.weight"][tokens]
     keys, values = [], []
     for i in range(config.num_hidden_layers):
-        layer = f"model.layers.{i}"
-        h = _norm(x, params[f"{layer}.input_layernorm.weight"], config.rms_norm_eps)
-        q = _rotate(_heads(h, params[f"{layer}.self_attn.q_proj.weight"], config.head_dim), cos, sin)
-        k = _rotate(_heads(h, params[f"{layer}.self_attn.k_proj.weight"], config.head_dim), cos, sin)
-        v = _heads(h, params[f"{layer}.self_attn.v_proj.weight"], config.head_dim)
+        attn, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+        h = _norm(x, params[f"model.layers.{i}.input_layernorm.weight"], config.rms_norm_eps)
+        q, k, v = (_heads(part, config.head_dim) for part in _project_all(params, attn, ("q", "k", "v"), qkv, h))
+        if config.qk_norm:
+            q = _norm(q, params[f"{attn}.q_norm.weight"], config.rms_norm_eps)
+            k = _norm(k, params[f"{attn}.k_norm.weight"], config.rms_norm_eps)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if cache is None:
-            visible = jnp.arange(steps) <= positions[..., None]
-            attended = _attend(q, k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), visible)
+            attended = _attend(q, k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), _visible(config, positions, steps))
         else:
+            # A place beyond the end is dropped.
+            places = positions if live is None else jnp.where(live[:, None], positions, cache.capacity)
+            chunk, place = places // CHUNK, places % CHUNK
             keys.append(cache.keys[i].at[chunk, row, :, :, place].set(k, mode="drop"))
             values.append(cache.values[i].at[chunk, row, :, place].set(v, mode="drop"))
-            attended = _attend_chunks(q, keys[i], values[i], positions, chunks)
-        x = x + _linear(attended, params[f"{layer}.self_attn.o_proj.weight"])
-        h = _norm(x, params[f"{layer}.post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate = jax.nn.silu(_linear(h, params[f"{layer}.mlp.gate_proj.weight"]))
-        up = _linear(h, params[f"{layer}.mlp.up_proj.weight"])
-        x = x + _linear(gate * up, params[f"{layer}.mlp.down_proj.weight"])
+            attended = _attend_chunks(config, q, keys[i], values[i], positions)
+        x = x + _project(params, f"{attn}.o_proj", attended.astype(x.dtype))
+        h = _norm(x, params[f"model.layers.{i}.post_attention_layernorm.weight"], config.rms_norm_eps)
+        gate, up = _project_all(params, mlp, ("gate", "up"), (config.intermediate_size,) * 2, h)
+        x = x + _project(params, f"{mlp}.down_proj", jax.nn.silu(gate) * up)
     hidden = _norm(x, params["model.norm.weight"], config.rms_norm_eps)
     return hidden, None if cache is None else Cache(tuple(keys), tuple(values))
 
 
 def logits(params: Params, hidden: Array) -> Array:
-    """Next-token logits [..., vocab_size] of hidden states [..., hidden_size]."""
-    return _linear(hidden, params.get("lm_head.weight", params["model.embed_tokens.weight"]))
+    """Next-token logits [..., vocab_size] of hidden states [..., hidden_size], float32 whatever the weights are."""
+    weight = params.get("lm_head.weight", params["model.embed_tokens.weight"])
+    return _linear(hidden, weight).astype(jnp.float32)
 
 
 def score(params: Params, hidden: Array) -> Array:
@@ -201,23 +172,52 @@ def _linear(x: Array, weight: Array) -> Array:
     return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
 
 
+def _project(params: Params, name: str, x: Array) -> Array:
+    """The linear map `name`, with its bias where it has one."""
+    out, bias = _linear(x, params[f"{name}.weight"]), params.get(f"{name}.bias")
+    return out if bias is None else out + bias
+
+
+def _project_all(params: Params, owner: str, parts: tuple[str, ...], sizes: tuple[int, ...], x: Array) -> list[Array]:
+    """Several linear maps of one input, to these sizes: one matrix product where the parameters are `joined`."""
+    name = f"{owner}.{'_'.join(parts)}_proj"
+    if f"{name}.weight" not in params:
+        return [_project(params, f"{owner}.{part}_proj", x) for part in parts]
+    return jnp.split(_project(params, name, x), np.cumsum(sizes)[:-1], -1)
+
+
 def _norm(x: Array, weight: Array, eps: float) -> Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * weight
+    wide = x.astype(jnp.float32)  # the mean of squares loses too much in 16 bits
+    return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)).astype(x.dtype) * weight
 
 
-def _heads(x: Array, weight: Array, head_dim: int) -> Array:
-    return _linear(x, weight).reshape(*x.shape[:-1], -1, head_dim)
+def _heads(x: Array, head_dim: int) -> Array:
+    return x.reshape(*x.shape[:-1], -1, head_dim)
+
+
+def frequencies(config: Config) -> np.ndarray:
+    """What RoPE turns each pair of a head by from one position to the next, radians, float32 [head_dim / 2]."""
+    half, scaling = config.head_dim // 2, config.rope_scaling
+    plain = config.rope_theta ** (-np.arange(half) / half)
+    if scaling is None:
+        return plain.astype(np.float32)
+    slow = plain / scaling.factor
+    if scaling.rope_type == "linear":
+        return slow.astype(np.float32)
+    turns = scaling.original_max_position_embeddings * plain / (2 * math.pi)  # in the context of training
+    fast = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    fast = np.clip(fast, 0.0, 1.0)
+    return (fast * plain + (1 - fast) * slow).astype(np.float32)
 
 
 def _rope(config: Config, positions: Array) -> tuple[Array, Array]:
-    half = config.head_dim // 2
-    angles = positions[..., None] * config.rope_theta ** (-jnp.arange(half) / half)
+    angles = positions[..., None] * frequencies(config)
     return jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]  # [rows, S, 1, head_dim / 2]
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    a, b = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)  # at a far position 16 bits do not tell angles apart
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
 def _attend(q: Array, k: Array, v: Array, visible: Array) -> Array:
@@ -233,30 +233,41 @@ def _attend(q: Array, k: Array, v: Array, visible: Array) -> Array:
     return out.transpose(0, 2, 1, 3, 4).reshape(rows, steps, heads * dim)
 
 
-def _attend_chunks(q: Array, keys: Array, values: Array, positions: Array, chunks: Array) -> Array:
-    """As `_attend` over the first `chunks` chunks: the cost follows the longest row, not the capacity.
+def _visible(config: Config, positions: Array, capacity: int, first: Array | int = 0) -> Array:
+    """Which of the tokens `first` and so on a token at these positions [rows, S] sees: [rows, S, capacity]."""
+    places = first + jnp.arange(capacity)
+    visible = places <= positions[..., None]
+    if config.sliding_window is not None:
+        visible &= places > positions[..., None] - config.sliding_window
+    return visible
+
+
+def _attend_chunks(config: Config, q: Array, keys: Array, values: Array, positions: Array) -> Array:
+    """As `_attend` over a cache (see `Cache`): the cost follows the longest row, not the capacity.
 
     The softmax is summed chunk by chunk (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax"); a
     chunk of which a row sees nothing leaves its sums as they are, to the last bit.
     """
     rows, steps, heads, dim = q.shape
     kv_heads = keys.shape[2]
-    q = q.reshape(rows, steps, kv_heads, heads // kv_heads, dim).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(rows, kv_heads, -1, dim) * dim**-0.5  # queries: head by head, each with its steps
-    last = jnp.tile(positions, (1, heads // kv_heads))[:, None, :, None]
+    shape = rows, kv_heads, heads // kv_heads, steps, dim
+    q = q.reshape(rows, steps, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, dim) * dim**-0.5
+    chunks = jnp.minimum(jnp.max(positions) // CHUNK + 1, len(keys))
 
     def step(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         top, total, out = state
         k = jax.lax.dynamic_index_in_dim(keys, i, 0, keepdims=False)
         v = jax.lax.dynamic_index_in_dim(values, i, 0, keepdims=False)
-        scores = jnp.einsum("bhqd,bhdc->bhqc", q, k)
-        scores = jnp.where(i * CHUNK + jnp.arange(CHUNK) <= last, scores, -jnp.inf)
+        scores = jnp.einsum("bhqd,bhdc->bhqc", q, k, preferred_element_type=jnp.float32)
+        visible = _visible(config, positions, CHUNK, i * CHUNK)[:, None, None]
+        scores = jnp.where(visible, scores.reshape(*shape[:-1], CHUNK), -jnp.inf).reshape(scores.shape)
         new = jnp.maximum(top, jnp.max(scores, -1, keepdims=True))
         shrink, weights = jnp.exp(top - new), jnp.exp(scores - new)
         total = total * shrink + jnp.sum(weights, -1, keepdims=True)
-        return new, total, out * shrink + jnp.einsum("bhqc,bhcd->bhqd", weights, v)
+        seen = jnp.einsum("bhqc,bhcd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return new, total, out * shrink + seen
 
-    start = jnp.full((*q.shape[:-1], 1), -jnp.inf), jnp.zeros((*q.shape[:-1], 1)), jnp.zeros(q.shape)
-    _, total, out = jax.lax.fori_loop(0, chunks, step, start)  # the first chunk is never empty: `top` is finite then
-    out = (out / total).reshape(rows, kv_heads, -1, steps, dim)
-    return out.transpose(0, 3, 1, 2, 4).reshape(rows, steps, heads * dim)
+    lowest = jnp.finfo(jnp.float32).min  # finite, so that chunks outside of a window are nothing and not nan
+    start = jnp.full((*q.shape[:-1], 1), lowest), jnp.zeros((*q.shape[:-1], 1)), jnp.zeros(q.shape, jnp.float32)
+    _, total, out = jax.lax.fori_loop(0, chunks, step, start)
+    return (out / total).reshape(shape).transpose(0, 3, 1, 2, 4).reshape(rows, steps, heads * dim)

@@ -152,6 +152,6 @@ def test_from_json_reads_what_it_needs_and_names_what_is_missing(config_of: Call
     assert Config.from_json(data) == config
     del data["rope_theta"], data["rms_norm_eps"]
     assert Config.from_json(data).rope_theta == 10_000.0
-    del data["hidden_size"], data["head_dim"]
-    with pytest.raises(KeyError, match="hidden_size, head_dim"):
+    del data["hidden_size"], data["num_hidden_layers"]
+    with pytest.raises(KeyError, match="hidden_size, num_hidden_layers"):
         Config.from_json(data)

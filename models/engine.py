@@ -189,7 +189,8 @@ class Engine:
             out[targets] = x
             return out
 
-        progress = Progress(hidden, spread(lengths), spread(np.zeros_like(lengths) if states is None else states))
+        begun = np.zeros_like(lengths) if states is None else states
+        progress = Progress(hidden, jnp.asarray(spread(lengths)), jnp.asarray(spread(begun)))
         forced, least = self._free(size, slab.cache.capacity), size // 4 if size // 4 >= self.least else 0
         if job.forced is not None:
             blocks = np.full((size, slab.cache.capacity), -1, np.int32)  # -1 behind the end: never read

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -117,12 +118,12 @@ class Rows:
 
     def settle(
         self, slab: Slab, targets: Sequence[int], lengths: Sequence[int], keys: Sequence[TextKey], states: Array,
-        scores: Sequence[float],
+        scores: np.ndarray,
     ) -> list[Row]:  # fmt: skip
         """What the rows of `place` hold now; unpins them."""
         rows = []
         for target, length, key in zip(targets, lengths, keys, strict=True):
-            row = Row(slab, target, length, states, target, scores[target], key)
+            row = Row(slab, target, length, states, target, float(scores[target]), key)
             slab.held[target].append(row)
             self.known[key] = row
             rows.append(row)
@@ -221,4 +222,4 @@ def gather(sources: Iterable[tuple[Row | None, int]], size: int, width: int, dty
         mine = owners == owner
         here = np.where(mine, index, 0)
         out = device.take(states, here) if out is None else device.merge(out, states, here, mine)
-    return np.zeros((size, width), dtype) if out is None else out
+    return jnp.zeros((size, width), dtype) if out is None else out

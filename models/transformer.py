@@ -11,7 +11,7 @@ Sources: Touvron et al. 2023 (Llama); Su et al. 2021 (RoPE); Ainslie et al. 2023
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,18 +99,6 @@ def init_params(config: Config, key: Array) -> Params:
     return params
 
 
-def joined(params: Params, config: Config) -> Params:
-    """The same model for `advance`, with fewer and larger matrix products: q, k, v and gate, up are one each."""
-    out = dict(params)
-    for i in range(config.num_hidden_layers):
-        for owner, parts in ((f"model.layers.{i}.self_attn", "q k v"), (f"model.layers.{i}.mlp", "gate up")):
-            for kind in ("weight", "bias"):
-                names = [f"{owner}.{part}_proj.{kind}" for part in parts.split()]
-                if names[0] in params:
-                    out[f"{owner}.{parts.replace(' ', '_')}_proj.{kind}"] = jnp.concatenate([out.pop(n) for n in names])
-    return out
-
-
 def advance(
     params: Params, config: Config, tokens: Array, cache: Cache | None = None, lengths: Array | None = None,
     live: Array | None = None,
@@ -127,14 +115,12 @@ def advance(
     positions = start[:, None] + jnp.arange(steps)
     cos, sin = _rope(config, positions)
     row = jnp.arange(rows)[:, None]
-    kv_size = config.num_key_value_heads * config.head_dim
-    qkv = config.num_attention_heads * config.head_dim, kv_size, kv_size
     x = params["model.embed_tokens.weight"][tokens]
     keys, values = [], []
     for i in range(config.num_hidden_layers):
         attn, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
         h = _norm(x, params[f"model.layers.{i}.input_layernorm.weight"], config.rms_norm_eps)
-        q, k, v = (_heads(part, config.head_dim) for part in _project_all(params, attn, ("q", "k", "v"), qkv, h))
+        q, k, v = (_heads(_project(params, f"{attn}.{part}_proj", h), config.head_dim) for part in "qkv")
         if config.qk_norm:
             q = _norm(q, params[f"{attn}.q_norm.weight"], config.rms_norm_eps)
             k = _norm(k, params[f"{attn}.k_norm.weight"], config.rms_norm_eps)
@@ -150,8 +136,8 @@ def advance(
             attended = _attend_chunks(config, q, keys[i], values[i], positions)
         x = x + _project(params, f"{attn}.o_proj", attended.astype(x.dtype))
         h = _norm(x, params[f"model.layers.{i}.post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate, up = _project_all(params, mlp, ("gate", "up"), (config.intermediate_size,) * 2, h)
-        x = x + _project(params, f"{mlp}.down_proj", jax.nn.silu(gate) * up)
+        gated = jax.nn.silu(_project(params, f"{mlp}.gate_proj", h)) * _project(params, f"{mlp}.up_proj", h)
+        x = x + _project(params, f"{mlp}.down_proj", gated)
     hidden = _norm(x, params["model.norm.weight"], config.rms_norm_eps)
     return hidden, None if cache is None else Cache(tuple(keys), tuple(values))
 
@@ -176,14 +162,6 @@ def _project(params: Params, name: str, x: Array) -> Array:
     """The linear map `name`, with its bias where it has one."""
     out, bias = _linear(x, params[f"{name}.weight"]), params.get(f"{name}.bias")
     return out if bias is None else out + bias
-
-
-def _project_all(params: Params, owner: str, parts: tuple[str, ...], sizes: tuple[int, ...], x: Array) -> list[Array]:
-    """Several linear maps of one input, to these sizes: one matrix product where the parameters are `joined`."""
-    name = f"{owner}.{'_'.join(parts)}_proj"
-    if f"{name}.weight" not in params:
-        return [_project(params, f"{owner}.{part}_proj", x) for part in parts]
-    return jnp.split(_project(params, name, x), np.cumsum(sizes)[:-1], -1)
 
 
 def _norm(x: Array, weight: Array, eps: float) -> Array:

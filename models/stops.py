@@ -7,12 +7,13 @@ import numpy as np
 from ppl.models.tokenizer import Tokenizer
 
 
-def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
-    """int32 [states, vocabulary]: how many bytes of `until` are matched after each token.
+def stop_table(tokenizer: Tokenizer, until: str | None, vocab_size: int | None = None) -> np.ndarray:
+    """int32 [states, vocab_size]: how many bytes of `until` are matched after each token.
 
     The last state is final: `until` is complete, within a token or across several, or the text has ended. A special
-    token is no text: what follows it starts a new match.
+    token is no text, nor is one that the model has beyond the tokenizer's: what follows them starts a new match.
     """
+    size = tokenizer.size if vocab_size is None else vocab_size
     pattern = (until or "").encode()
     by_byte = automaton(pattern)
     final = len(by_byte) - 1
@@ -21,10 +22,10 @@ def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
     for column in columns:  # the tokens that have another byte come first
         going = states[:, : len(column)]
         going[:] = by_byte[going, column]
-    table = np.full((final + 1, tokenizer.size), final, np.int32)
+    table = np.zeros((final + 1, size), np.int32)
     table[:final, order] = states
-    table[:final, [not piece for piece in tokenizer.token_bytes()]] = 0
-    table[:, sorted(tokenizer.eos)] = final
+    table[:final, [token for token, piece in enumerate(tokenizer.token_bytes()) if not piece]] = 0
+    table[final] = table[:, sorted(tokenizer.eos)] = final
     return table
 
 

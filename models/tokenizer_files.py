@@ -44,8 +44,9 @@ def load_tokenizer(folder: Path, about: Mapping[str, Any], vocab_size: int) -> T
     if not eos and (token := backend.token_to_id(names.get("eos_token", ""))) is not None:
         eos = [token]
     for token in eos:
-        if not 0 <= token < vocab_size:
-            raise CheckpointError(f"{folder}: eos_token_id {token} is not a token: the model knows {vocab_size}")
+        if backend.id_to_token(token) is None:
+            raise CheckpointError(f"{path}: there is no token {token}, which is the eos_token_id in config.json or "
+                                  "generation_config.json: it is the tokenizer of another model")  # fmt: skip
     special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
     template = _template(folder, config)
     try:

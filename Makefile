@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test slow lint format clean
 
-demo: .venv/installed
+demo: .venv/installed-demo
 	@"$(BIN)/python" -m ppl.cli demo
 
 test: .venv/installed
@@ -22,13 +22,22 @@ format: .venv/installed
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
+# The demo needs the library alone; tests and linters need the tools of `dev` too, torch among them.
+.venv/installed-demo: pyproject.toml
+	$(call install,.)
+
 .venv/installed: pyproject.toml
+	$(call install,.[dev])
+	@touch .venv/installed-demo
+
+define install
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppl needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv .venv
 	@echo "installing into .venv (once; about a minute)"
-	@start=$$(date +%s); "$(BIN)/python" -m pip install -q --disable-pip-version-check -e ".[dev]" && \
+	@start=$$(date +%s); "$(BIN)/python" -m pip install -q --disable-pip-version-check -e "$(1)" && \
 		echo "installed in $$(($$(date +%s) - start)) s"
-	@touch .venv/installed
+	@touch $@
+endef
 
 clean:
 	rm -rf .venv build *.egg-info demo

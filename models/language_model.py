@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ppl.effects import Call
-from ppl.models import checkpoint
+from ppl.models import chat, checkpoint, files
 from ppl.models.decode import Stop
 from ppl.models.draw import Options
 from ppl.models.engine import Engine
-from ppl.models.text import TOKEN_BYTES, Text, Tokenizer
+from ppl.models.stops import stop_table
+from ppl.models.text import Text
+from ppl.models.tokenizer import TOKEN_BYTES, Tokenizer
 from ppl.source import Key
 
 
@@ -40,12 +42,46 @@ class LanguageModel:
         return other
 
     def text(self, text: str) -> Text:
-        """The tokens of a prompt.
+        """The tokens of a prompt, begun as the vocabulary wants it (Llama's <s>), which `text + "..."` is not.
+
+        Names of special tokens in it become those: see `chat` for what users typed.
 
         Raises:
             ValueError: the vocabulary cannot write it, or it leaves no room in the context.
         """
-        out = Text.of(self.tokenizer, text)
+        data, prefix = self.tokenizer.encode(text), self.tokenizer.prefix
+        return self._prompt(data if data.startswith(prefix) else prefix + data)
+
+    def chat(
+        self,
+        messages: str | Sequence[chat.Message],
+        system: str | None = None,
+        continue_final: bool = False,
+        **options: Any,
+    ) -> Text:
+        """A conversation as the model's chat template lays it out, up to where the model answers.
+
+        `messages` is a question of the user or a list like [{"role": "user", "content": "Hello"}, ...]; `system` goes
+        before them. With `continue_final` the last message, one of the assistant, is not ended and the model goes on
+        with it. `options` are for the template (`enable_thinking=False`, `tools=[...]`, `date_string="..."`).
+        Names of special tokens in messages are text, not tokens: nobody ends a turn by typing it.
+
+        Raises:
+            TypeError: a message is not a dictionary with a role, or holds what is not plain data.
+            ValueError: the model has no template; or it refuses the messages; or as for `text`.
+        """
+        if self.tokenizer.template is None:
+            raise ValueError(f"{self.name} has no chat template (chat_template in tokenizer_config.json, or "
+                             "chat_template.jinja): lay the prompt out yourself with lm.text(...)")  # fmt: skip
+        messages = chat.conversation(messages, system, continue_final)
+        first, *parts = self.tokenizer.template.render(messages, continue_final, options)
+        data = self.tokenizer.encode(first)
+        for i, part in enumerate(parts):
+            data += self.tokenizer.follow(part) if i % 2 else self.tokenizer.verbatim(part)
+        return self._prompt(data)
+
+    def _prompt(self, data: bytes) -> Text:
+        out = Text(self.tokenizer, data)
         if not 0 < len(out) < self.engine.capacity:
             raise ValueError(f"a prompt of {len(out)} tokens does not fit {self.name}: its context holds "
                              f"{self.engine.capacity} tokens, prompt and answer together")  # fmt: skip
@@ -65,14 +101,17 @@ class LanguageModel:
                 has no room left.
         """
         if until and until not in self._stops:
-            self.tokenizer.encode(until)  # raises for what no token can write
+            self.tokenizer.follow(until)  # raises for what no token can write
         return Extension(self, text, until, max_tokens, temperature)
 
     def stop(self, until: str | None) -> tuple[Stop, np.ndarray]:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""
         if until not in self._stops:
-            table = stop_table(self.tokenizer, until)
-            self._stops[until] = Stop.of(table, self.engine.config.vocab_size), table
+            table, size = stop_table(self.tokenizer, until), self.engine.config.vocab_size
+            table = np.pad(
+                table, ((0, 0), (0, size - table.shape[1]))
+            )  # the model can have more tokens: they are no text
+            self._stops[until] = Stop.of(table, size), table
         return self._stops[until]
 
     def __repr__(self) -> str:
@@ -223,32 +262,16 @@ class StepReward:
         return self._batch([(text,)])[0]
 
 
-def stop_table(tokenizer: Tokenizer, until: str | None) -> np.ndarray:
-    """int32 [states, vocabulary]: how far `until` is matched (Knuth, Morris and Pratt 1977) after each token.
+def load(path: Path | str, dtype: str | None = None) -> LanguageModel:
+    """The language model in a checkpoint folder, or under an id of the Hugging Face hub ("Qwen/Qwen2.5-0.5B").
 
-    The last state is final: `until` is complete, within a token or across several, or the text has ended.
-    """
-    until = until or ""
-    final = max(len(until), 1)
-    table = np.zeros((final + 1, tokenizer.size), np.int32)
-    table[final] = final
-    for token, piece in enumerate(tokenizer.pieces()):
-        for state in range(final):
-            text = until[:state] + piece
-            if token in tokenizer.eos or (until and until in text):
-                table[state, token] = final
-            elif until:
-                table[state, token] = next(
-                    n for n in range(min(len(text), final - 1), -1, -1) if text.endswith(until[:n])
-                )
-    return table
-
-
-def load(path: Path | str) -> LanguageModel:
-    """The language model in a checkpoint folder.
+    An id is looked up in the local cache of the hub first, then downloaded; no more than safetensors, json and
+    tokenizer files are. `dtype` is as in `checkpoint.load`.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
     """
-    params, config, tokenizer = checkpoint.load(path)
-    return LanguageModel(Engine(params, config), tokenizer, Path(path).name)
+    folder = files.find(path)
+    params, config, tokenizer = checkpoint.load(folder, dtype)
+    name = folder.name if folder == Path(path) else str(path)
+    return LanguageModel(Engine(params, config), tokenizer, name)

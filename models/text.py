@@ -1,79 +1,14 @@
-"""`Text`: an immutable token sequence, and the tokenizer that reads and writes it."""
+"""`Text`: an immutable token sequence."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterator, Sequence
-from functools import cached_property, lru_cache
-from hashlib import blake2b
+from collections.abc import Container, Hashable, Iterator
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
-import tokenizers
 
 from ppl.codec import register
-
-TOKEN_BYTES = 4
-
-
-class Tokenizer:
-    """A `tokenizers.Tokenizer` with its end-of-text tokens."""
-
-    def __init__(self, backend: tokenizers.Tokenizer, eos: Sequence[int] = ()) -> None:
-        self.backend = backend
-        self.eos = frozenset(eos)
-        self.size = backend.get_vocab_size()
-        self._eos_data = frozenset(np.int32(t).tobytes() for t in eos)
-        # Replay asks for the same prompts and lines again and again.
-        self.encode = lru_cache(10_000)(self._encode)
-        self.decode = lru_cache(100_000)(self._decode)
-        _alive.add(self)
-
-    @classmethod
-    def of_characters(cls, alphabet: str) -> Tokenizer:
-        """One token per character, numbered in the order of `alphabet`."""
-        model = tokenizers.models.WordLevel({c: i for i, c in enumerate(alphabet)}, unk_token="")
-        backend = tokenizers.Tokenizer(model)
-        backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-        backend.decoder = tokenizers.decoders.Fuse()
-        return cls(backend)
-
-    def _encode(self, text: str) -> bytes:
-        """Token ids, int32 as bytes.
-
-        Raises:
-            ValueError: the vocabulary cannot write the text; names the first character that is lost.
-        """
-        try:
-            ids = self.backend.encode(text, add_special_tokens=False).ids
-        except Exception:  # the library raises bare exceptions
-            ids = []
-        if self.backend.decode(ids, skip_special_tokens=False) != text:
-            known = self.backend.get_vocab()
-            lost = next((c for c in text if c not in known), text)
-            raise ValueError(f"the tokenizer cannot write {lost!r} (in {text!r})")
-        return np.array(ids, "<i4").tobytes()
-
-    def _decode(self, data: bytes) -> str:
-        """The text of int32 token ids given as bytes."""
-        return self.backend.decode(np.frombuffer(data, "<i4").tolist(), skip_special_tokens=False)
-
-    def pieces(self) -> list[str]:
-        """What each token writes, by id."""
-        return [self.backend.decode([i], skip_special_tokens=False) for i in range(self.size)]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Equal for tokenizers of the same vocabulary, rules and end-of-text tokens: 32 hex digits of BLAKE2b."""
-        what = f"{self.backend.to_str()}{sorted(self.eos)}"
-        return blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-    def ends(self, data: bytes) -> bool:
-        """Whether the last token is an end-of-text token."""
-        return data[-TOKEN_BYTES:] in self._eos_data
-
-
-_alive: WeakSet[Tokenizer] = WeakSet()  # texts in files name their tokenizer by its fingerprint
+from ppl.models.tokenizer import TOKEN_BYTES, Tokenizer
 
 
 class Text:
@@ -84,6 +19,9 @@ class Text:
 
     A text is a chain of links, each the tokens behind a `parent`: *sampled* where `log_prob` is a number, else *given*
     (a prompt, `text + "..."`). A link without tokens is none.
+
+    `str(text)` is what a reader sees (`Tokenizer.decode`): no special tokens, and the bytes of a character at the end
+    only once it is whole. So `str(text) == str(text.parent) + text.last` even where a block ends inside a character.
     """
 
     __slots__ = ("data", "drawn_by", "full", "links", "log_model", "log_prob", "parent", "tokenizer")
@@ -146,8 +84,9 @@ class Text:
 
     @property
     def last(self) -> str:
-        """What was written after `parent`."""
-        return self.tokenizer.decode(self.data[len(self.parent.data) :] if self.parent else self.data)
+        """What a reader sees more of than of `parent`."""
+        before = self.parent.data if self.parent else b""
+        return self.tokenizer.decode(self.data[len(before) :], before)
 
     @property
     def finished(self) -> bool:
@@ -155,8 +94,9 @@ class Text:
         return self.full or self.tokenizer.ends(self.data)
 
     def __add__(self, text: str) -> Text:
-        """The text followed by given (not sampled) characters."""
-        return Text(self.tokenizer, self.data + self.tokenizer.encode(text), self)
+        """The text followed by given (not sampled) characters; names of special tokens become those."""
+        write = self.tokenizer.follow if self.data else self.tokenizer.encode
+        return Text(self.tokenizer, self.data + write(text), self)
 
     def __len__(self) -> int:
         return len(self.data) // TOKEN_BYTES
@@ -187,7 +127,7 @@ def _to(text: Text) -> dict[str, Any]:
 
 
 def _from(body: dict[str, Any]) -> Text:
-    tokenizer = next((t for t in list(_alive) if t.fingerprint == body["tokenizer"]), None)
+    tokenizer = Tokenizer.find(body["tokenizer"])
     if tokenizer is None:
         raise ValueError(
             f"no tokenizer with fingerprint {body['tokenizer']} is in use: load the model of the text first"

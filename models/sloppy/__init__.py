@@ -52,7 +52,7 @@ def load_model(preset: str = "default", folder: Path | str | None = None) -> Lan
     Raises:
         CheckpointError: naming the file and what is wrong with it, or why the model cannot do this task.
     """
-    lm = load(HERE / preset if folder is None else folder)
+    lm = load(HERE / preset if folder is None else folder, dtype="float32")
     known = set(lm.tokenizer.pieces())
     if "score.weight" not in lm.engine.params or not known.issuperset(task.ALPHABET) or longest(lm) < 1:
         raise CheckpointError(

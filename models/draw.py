@@ -7,7 +7,8 @@ Gumbel noise costs 900.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,10 +63,68 @@ class Options:
         need(least is None or 0 <= least <= 1, "min_p", "from 0 to 1")
         need(all(x < math.inf for _, x in self.bias), "bias", "numbers or -inf by token")
 
+    @classmethod
+    def of(
+        cls, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None,
+        bias: Mapping[int, float] | None,
+    ) -> Options:  # fmt: skip
+        """From what users write: all that changes nothing is left out, so that equal distributions are equal."""
+        return cls(
+            float(temperature), top_k, None if top_p == 1 else top_p, None if min_p == 0 else min_p,
+            tuple(sorted((int(token), float(x)) for token, x in (bias or {}).items() if x)),
+        )  # fmt: skip
+
     @property
     def plain(self) -> bool:
         """Whether this is the model as it is."""
         return self == Options()
+
+    def misses(self, target: Options) -> str | None:
+        """Why draws by these options cannot be all that `target` asks for; None if they can, as far as one can tell."""
+        for name in ("top_k", "top_p", "min_p"):
+            if getattr(self, name) is not None and self != target:
+                return (
+                    f"{name} cuts off tokens that the target has, and no weight brings them back; propose by "
+                    "temperature or bias, or make the cut model the target"
+                )
+        banned = {token for token, x in self.bias if x == -math.inf}
+        if banned - {token for token, x in target.bias if x == -math.inf}:
+            return f"it bans tokens {sorted(banned)}, which the target does not"
+        return None
+
+    def powered(self, alpha: float) -> Options:
+        """Those of the power of the distribution of a token: temperature / alpha.
+
+        Raises:
+            ValueError: with top-p or min-p, whose choice of tokens another temperature would change.
+        """
+        if self.top_p is not None or self.min_p is not None:
+            raise ValueError(f"no power of a distribution with top_p={self.top_p}, min_p={self.min_p}: take the power "
+                             "of the model as it is, and propose from this")  # fmt: skip
+        return replace(self, temperature=self.temperature / alpha)
+
+    def cut(self, logits: np.ndarray) -> np.ndarray:
+        """On the host: the logits [..., vocabulary] of what is drawn from, -inf for what is not; float64.
+
+        As `transformers` does it, by sorting: what the device must agree with.
+        """
+        y = np.array(logits, np.float64)
+        for token, x in self.bias:
+            y[..., token] += x
+        y /= self.temperature
+        if self.top_k is not None:
+            k = min(self.top_k, y.shape[-1])
+            y[y < np.sort(y, -1)[..., -k, None]] = -np.inf
+        if self.top_p is not None:
+            largest = -np.sort(-y, -1)
+            p = np.exp(largest - largest[..., :1])
+            p /= p.sum(-1, keepdims=True)
+            kept = np.cumsum(p, -1) - p < self.top_p
+            y[y < np.where(kept, largest, np.inf).min(-1, keepdims=True)] = -np.inf
+        if self.min_p is not None:
+            with np.errstate(divide="ignore"):
+                y[y < y.max(-1, keepdims=True) + np.log(self.min_p)] = -np.inf
+        return y
 
     def on_device(self, vocab_size: int) -> Sampling:
         """Raises `ValueError` for a bias of a token that there is not, or that bans all."""
@@ -76,15 +135,15 @@ class Options:
             bias[token] = x
         if not bias.max() > -math.inf:
             raise ValueError("the bias bans every token")
-        kind = 2 if (self.top_k or self.top_p not in (None, 1.0)) else 0 if self.plain else 1
+        kind = 2 if self.top_k is not None or self.top_p is not None else 0 if self.plain else 1
         return Sampling(
             jnp.int32(kind), jnp.float32(self.temperature), jnp.int32(min(self.top_k or vocab_size, vocab_size)),
             jnp.float32(self.top_p or 1.0), jnp.float32(self.min_p or 0.0), jnp.asarray(bias),
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        fields = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p", "bias")}
-        return ", ".join(f"{name}={value}" for name, value in fields.items() if value != getattr(Options, name))
+        others = {name: getattr(self, name) for name in ("top_k", "top_p", "min_p", "bias")}
+        return f"temperature={self.temperature}" + "".join(f", {name}={x}" for name, x in others.items() if x)
 
 
 def pick(logits: Array, u: Array, forced: Array, how: Sampling) -> tuple[Array, Array, Array]:
@@ -113,7 +172,7 @@ def _warped(logits: Array, how: Sampling) -> Array:
 
 def _cut(logits: Array, how: Sampling) -> Array:
     """Top-k, then top-p of what is left, then min-p. What is as large as the smallest that is kept is kept too."""
-    y = _warped(logits, how)
+    y = (logits + how.bias) / how.temperature
     top, none = jnp.max(y, -1, keepdims=True), jnp.full((len(y), 1), -jnp.inf)
     lowest = jnp.min(jnp.where(y > -jnp.inf, y, jnp.inf), -1, keepdims=True)
     kth = jax.lax.cond(
@@ -126,7 +185,8 @@ def _cut(logits: Array, how: Sampling) -> Array:
     edge = jax.lax.cond(
         how.top_p < 1, lambda: _edge(y, weights, how.top_p * total, jnp.maximum(tail, lowest), top), lambda: none
     )
-    return jnp.where(y >= jnp.maximum(edge, kth), y, -jnp.inf)
+    least = jnp.maximum(jnp.maximum(edge, kth), top + jnp.log(how.min_p))
+    return jnp.where(y >= least, y, -jnp.inf)
 
 
 def _edge(y: Array, weights: Array, wanted: Array, low: Array, high: Array) -> Array:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ from ppl.models import chat, checkpoint, files
 from ppl.models.decode import Stop
 from ppl.models.draw import Options
 from ppl.models.engine import Engine
-from ppl.models.stops import stop_table
+from ppl.models.extension import Extension
+from ppl.models.stops import Until, stop_table, stops_of
 from ppl.models.text import Text
-from ppl.models.tokenizer import TOKEN_BYTES, Tokenizer
-from ppl.source import Key
+from ppl.models.tokenizer import Tokenizer
 
 
 class LanguageModel:
@@ -33,7 +31,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.tokens = 0
-        self._stops: dict[str | None, tuple[Stop, np.ndarray]] = {}
+        self._stops: dict[tuple[str, ...], tuple[Stop, np.ndarray]] = {}
 
     def handle(self) -> LanguageModel:
         """Another handle, with its own count of tokens."""
@@ -88,153 +86,48 @@ class LanguageModel:
         return out
 
     def extend(
-        self, text: Text, *, until: str | None = None, max_tokens: int = 256, temperature: float = 1.0
+        self,
+        text: Text,
+        *,
+        until: Until = None,
+        max_tokens: int = 256,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
-        The block ends with the token that completes `until`, with an end-of-text token, at `max_tokens`, or at the end
-        of the context. At a temperature other than 1 this *is* the tempered model: no weight corrects for it.
+        The block ends with the token that completes `until` (one of them, if these are several), with an end-of-text
+        token, at `max_tokens`, or at the end of the context. The other options are those of `ppl.models.draw.Options`;
+        with any of them this *is* the changed model, and no weight corrects for it. To draw from it and weigh by the
+        model as it is, make it a proposal, which costs nothing more: both probabilities come from one pass. (Not one that
+        cuts tokens off: no weight brings these back.)
+
+            sample("step", lm.extend(text), proposal=lm.extend(text, temperature=0.7))
 
         Raises:
             TypeError: `text` is not a `Text`.
-            ValueError: `max_tokens` < 1, temperature not positive, `until` empty or impossible to write, or `text`
-                has no room left.
+            ValueError: `max_tokens` < 1, `until` empty or impossible to write, `text` has no room left, or an option
+                that makes no sense.
         """
-        if until and until not in self._stops:
-            self.tokenizer.follow(until)  # raises for what no token can write
-        return Extension(self, text, until, max_tokens, temperature)
+        until = stops_of(until)
+        for one in until if until not in self._stops else ():
+            self.tokenizer.follow(one)  # raises for what no token can write
+        options = Options.of(temperature, top_k, top_p, min_p, bias)
+        return Extension(self, text, until, max_tokens, options)
 
-    def stop(self, until: str | None) -> tuple[Stop, np.ndarray]:
+    def stop(self, until: tuple[str, ...]) -> tuple[Stop, np.ndarray]:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""
         if until not in self._stops:
-            table, size = stop_table(self.tokenizer, until), self.engine.config.vocab_size
-            table = np.pad(
-                table, ((0, 0), (0, size - table.shape[1]))
-            )  # the model can have more tokens: they are no text
+            size = self.engine.config.vocab_size
+            table = stop_table(self.tokenizer, until, size)
             self._stops[until] = Stop.of(table, size), table
         return self._stops[until]
 
     def __repr__(self) -> str:
         return f"<language model {self.name}>"
-
-
-class Extension:
-    """The distribution over texts that `LanguageModel.extend` denotes."""
-
-    __slots__ = ("lm", "max_tokens", "temperature", "text", "until")
-
-    def __init__(self, lm: LanguageModel, text: Text, until: str | None, max_tokens: int, temperature: float) -> None:
-        if not isinstance(text, Text):
-            raise TypeError(f"extend needs a Text, like lm.text({text!r})")
-        if max_tokens < 1 or not 0 < temperature < math.inf or until == "":
-            raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens "
-                             "must be at least 1, the temperature positive and finite, until not empty")  # fmt: skip
-        if len(text.data) >= lm.engine.full:
-            raise ValueError(f"extend: a text of {len(text)} tokens fills the context of {lm.engine.capacity}")
-        self.lm = lm
-        self.text = text
-        self.until = until
-        self.max_tokens = max_tokens
-        self.temperature = float(temperature)
-
-    @property
-    def family(self) -> Hashable:
-        return self.lm.engine, self.until, self.max_tokens, self.temperature
-
-    @property
-    def drawn_by(self) -> Hashable:
-        """What a text that this distribution drew carries: its log probability need not be computed again."""
-        return self.lm.engine, self.temperature
-
-    @staticmethod
-    def begin_many(keys: Sequence[Key], dists: Sequence[Extension]) -> Callable[[], list[Text]]:
-        """Start one block for each, decoded together; the returned function waits for them."""
-        lm, until, max_tokens, temperature = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].temperature
-        data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
-        finish = lm.engine.decode(
-            [dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, Options(temperature)
-        )
-
-        def texts() -> list[Text]:
-            out = finish()
-            for dist, text in zip(dists, out, strict=True):
-                text.drawn_by = dist.drawn_by
-                dist.lm.tokens += (len(text.data) - len(dist.text.data)) // TOKEN_BYTES
-            return out
-
-        return texts
-
-    @staticmethod
-    def log_prob_many(dists: Sequence[Extension], values: Sequence[Text]) -> list[float]:
-        """Nats, summed over the tokens of the block; `-inf` for a text the distribution cannot write."""
-        out = [-math.inf] * len(dists)
-        possible: list[int] = []
-        for i, (dist, value) in enumerate(zip(dists, values, strict=True)):
-            if not dist.can_write(value):
-                continue
-            if value.drawn_by == dist.drawn_by and value.parent.key == dist.text.key:  # pyright: ignore[reportOptionalMemberAccess]
-                out[i] = value.log_prob  # pyright: ignore[reportCallIssue, reportArgumentType]
-            else:
-                possible.append(i)
-        if possible:
-            texts, parents = [values[i] for i in possible], [dists[i].text for i in possible]
-            sums = dists[0].lm.engine.log_probs(parents, texts, Options(dists[0].temperature))
-            for i, log_prob in zip(possible, sums, strict=True):
-                out[i] = log_prob
-        return out
-
-    def sample(self, key: Key) -> Text:
-        return self.begin_many([key], [self])()[0]
-
-    def log_prob(self, value: Any) -> float:
-        return self.log_prob_many([self], [value])[0]
-
-    def can_write(self, value: Any) -> bool:
-        """Whether `value` is the text with one whole block behind it, no more and no less."""
-        if not isinstance(value, Text) or not value.data.startswith(self.text.data):
-            return False
-        block = np.frombuffer(value.data[len(self.text.data) :], "<i4").tolist()
-        limit = min(self.max_tokens, self.lm.engine.capacity - len(self.text))
-        if not 1 <= len(block) <= limit:
-            return False
-        table, state = self.lm.stop(self.until)[1], 0
-        for position, token in enumerate(block):
-            state = table[state, token]
-            if state == len(table) - 1:
-                return position == len(block) - 1
-        return len(block) == limit
-
-    def powered(self, alpha: float) -> Extension:
-        """At temperature / alpha: each token from the power of its distribution."""
-        return Extension(self.lm, self.text, self.until, self.max_tokens, self.temperature / alpha)
-
-    def encode(self, value: Text) -> Any:
-        """A draw as JSON: [the tokens behind `text`, log_prob, full].
-
-        Raises:
-            TypeError: `value` is not one link behind `text`, so `decode` could not give it back.
-        """
-        if not isinstance(value, Text) or value.parent is None or value.parent.key != self.text.key:
-            raise TypeError(f"{value!r} is not a block written behind {self.text!r}")
-        return [value.tokens[len(self.text) :].tolist(), value.log_prob, value.full]
-
-    def decode(self, data: Any) -> Text:
-        """The draw that `encode` wrote: the same tokens, parent, log_prob and full."""
-        tokens, log_prob, full = data
-        block = np.array(tokens, "<i4").tobytes()
-        text = Text(self.lm.tokenizer, self.text.data + block, self.text, log_prob, full)
-        text.drawn_by = self.drawn_by
-        return text
-
-    def sketch(self) -> str:
-        """What identifies the distribution when a record is compared with a program: the same in every process."""
-        return (
-            f"extend({self.lm.name}, text={zlib.crc32(self.text.data):08x}, until={self.until!r}, "
-            f"max_tokens={self.max_tokens}, temperature={self.temperature})"
-        )
-
-    def __repr__(self) -> str:
-        return f"Extension(of {len(self.text)} tokens, until={self.until!r}, max_tokens={self.max_tokens})"
 
 
 class StepReward:

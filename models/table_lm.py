@@ -15,7 +15,11 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from ppl.distributions import Categorical
+from ppl.models.draw import Options
+from ppl.models.stops import Until, check_block, stops_of
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
 
@@ -37,6 +41,7 @@ class TableLM:
             raise ValueError(f"TableLM: eos {''.join(missing)!r} is not in the alphabet {alphabet!r}")
         plain = Tokenizer.of_characters(alphabet)
         self.tokenizer = Tokenizer(plain.backend, [alphabet.index(c) for c in eos])
+        self.alphabet = alphabet
         self.next_tokens = next_tokens
 
     def text(self, text: str) -> Text:
@@ -44,14 +49,25 @@ class TableLM:
         return Text.of(self.tokenizer, text)
 
     def extend(
-        self, text: Text, *, until: str | None = None, max_tokens: int = 256, temperature: float = 1.0
+        self,
+        text: Text,
+        *,
+        until: Until = None,
+        max_tokens: int = 256,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        bias: Mapping[int, float] | None = None,
     ) -> TableExtension:
         """As `LanguageModel.extend`.
 
         Raises:
-            ValueError: `max_tokens` < 1, a temperature that is not positive, or an empty `until`.
+            ValueError: `max_tokens` < 1, an empty `until`, or an option that makes no sense.
         """
-        return TableExtension(self, text, until, max_tokens, temperature)
+        return TableExtension(
+            self, text, stops_of(until), max_tokens, Options.of(temperature, top_k, top_p, min_p, bias)
+        )
 
     def __repr__(self) -> str:
         return f"<table language model of {self.tokenizer.size} characters>"
@@ -60,17 +76,15 @@ class TableLM:
 class TableExtension:
     """The distribution over texts that `TableLM.extend` denotes."""
 
-    __slots__ = ("lm", "max_tokens", "temperature", "text", "until")
+    __slots__ = ("lm", "max_tokens", "options", "text", "until")
 
-    def __init__(self, lm: TableLM, text: Text, until: str | None, max_tokens: int, temperature: float) -> None:
-        if max_tokens < 1 or not 0 < temperature < math.inf or until == "":
-            raise ValueError(f"extend(until={until!r}, max_tokens={max_tokens}, temperature={temperature}): max_tokens "
-                             "must be at least 1, the temperature positive and finite, until not empty")  # fmt: skip
+    def __init__(self, lm: TableLM, text: Text, until: tuple[str, ...], max_tokens: int, options: Options) -> None:
+        check_block(until, max_tokens)
         self.lm = lm
         self.text = text
         self.until = until
         self.max_tokens = max_tokens
-        self.temperature = temperature
+        self.options = options
 
     @property
     def family(self) -> Hashable:
@@ -98,9 +112,13 @@ class TableExtension:
         """Every block that can be written, with its probability."""
         return [(self._text(block, math.log(p)), p) for block, p in self._blocks("", 1.0)]
 
+    def misses(self, target: Any) -> str | None:
+        """What this, as a proposal, cannot draw of the target, in words: see `Proposed`."""
+        return self.options.misses(target.options) if isinstance(target, TableExtension) else None
+
     def powered(self, alpha: float) -> TableExtension:
-        """At temperature / alpha: each token from the power of its distribution."""
-        return TableExtension(self.lm, self.text, self.until, self.max_tokens, self.temperature / alpha)
+        """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
+        return TableExtension(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha))
 
     def encode(self, value: Text) -> Any:
         """A draw as JSON: what it adds to the text."""
@@ -129,17 +147,21 @@ class TableExtension:
             raise ValueError(
                 f"TableLM: the probabilities after {before!r} sum to {math.fsum(tokens.values())}, not to 1"
             )
-        return Categorical([*tokens], [math.log(p) / self.temperature if p else -math.inf for p in tokens.values()])
+        if self.options.plain:
+            return Categorical.of(tokens)
+        names = list(self.lm.alphabet)
+        logits = np.array([math.log(p) if (p := tokens.get(c, 0.0)) else -math.inf for c in names])
+        return Categorical(names, self.options.cut(logits).tolist())
 
     def _ended(self, block: str) -> bool:
         if not block:
             return False
         ends = self.lm.tokenizer.ends(self.lm.tokenizer.encode(block))
-        return ends or len(block) >= self.max_tokens or bool(self.until and self.until in block)
+        return ends or len(block) >= self.max_tokens or any(one in block for one in self.until)
 
     def _text(self, block: str, log_prob: float) -> Text:
         tokenizer = self.lm.tokenizer
         return Text(tokenizer, self.text.data + tokenizer.encode(block), self.text, log_prob)
 
     def __repr__(self) -> str:
-        return f"TableExtension(until={self.until!r}, max_tokens={self.max_tokens}, temperature={self.temperature})"
+        return f"TableExtension(until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r})"

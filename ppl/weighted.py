@@ -19,13 +19,19 @@ T = TypeVar("T")
 class Proposed(Generic[T]):
     """`target`, drawn from `proposal`: a properly weighted distribution of log weight log target - log proposal.
 
-    The proposal must be able to draw whatever the target can.
+    The proposal must be able to draw whatever the target can. A proposal with a method `misses(target)` says in words
+    what it cannot draw, or None.
+
+    Raises:
+        ValueError: it says so.
     """
 
     __slots__ = ("proposal", "target")
     weighted = True
 
     def __init__(self, target: Distribution[T], proposal: Distribution[T]) -> None:
+        if hasattr(proposal, "misses") and (missed := proposal.misses(target)):  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError(f"{proposal!r} as a proposal for {target!r}: {missed}")
         self.target = target
         self.proposal = proposal
 

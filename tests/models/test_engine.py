@@ -203,15 +203,14 @@ def test_a_handle_counts_its_own_tokens(new_model: MakeModel) -> None:
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"temperature": t}, f"temperature={t}") for t in (0.0, -1.0, float("nan"), float("inf"))]
-    + [({"max_tokens": n}, f"max_tokens={n}") for n in (0, -3)]
-    + [({"until": ""}, "until=''")],
+    [({"temperature": t}, f"temperature={t}: .* positive and finite") for t in (0.0, -1.0, float("nan"), float("inf"))]
+    + [({"max_tokens": n}, f"max_tokens={n}.*must be at least 1") for n in (0, -3)]
+    + [({"until": ""}, r"until=\(''.*not empty")],
 )  # fmt: skip
 def test_bad_options_are_named(new_model: MakeModel, options: dict[str, Any], word: str) -> None:
     lm = new_model("abcd")
-    with pytest.raises(ValueError, match="must be at least 1") as caught:
+    with pytest.raises(ValueError, match=word):
         lm.extend(lm.text("a"), **options)
-    assert word in str(caught.value)
 
 
 def test_a_full_context_is_named(new_model: MakeModel) -> None:
@@ -222,7 +221,7 @@ def test_a_full_context_is_named(new_model: MakeModel) -> None:
     with pytest.raises(ValueError, match=r"24 tokens fills the context of 24"):
         lm.extend(full, max_tokens=1)
     with pytest.raises(ValueError, match=r"24 tokens fills the context of 24"):
-        lm.engine.decode([full], np.zeros((1, 2), np.uint32), lm.stop(None)[0], 1, Options())
+        lm.engine.decode([full], np.zeros((1, 2), np.uint32), lm.stop(())[0], 1, Options())
     with pytest.raises(ValueError, match=r"25 tokens does not fit the context of 1\.\.24"):
         lm.engine.last([full + "a"])
     for prompt, count in (("a" * 24, "24"), ("", "0")):

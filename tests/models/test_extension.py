@@ -14,7 +14,8 @@ import pytest
 import tokenizers
 from scipy.stats import chi2
 
-from ppl.models.language_model import Extension, LanguageModel, stop_table
+from ppl.models.language_model import Extension, LanguageModel
+from ppl.models.stops import stop_table
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
 
@@ -64,7 +65,7 @@ def test_a_block_ends_at_the_first_stop(new_model: MakeModel, name: str) -> None
     room = min(dist.max_tokens, 10 - len(dist.text))
 
     def ended(block: str) -> bool:
-        stop = dist.until is not None and dist.until in block
+        stop = any(one in block for one in dist.until)
         return stop or len(block) == room or any(dist.lm.tokenizer.pieces()[t] in block for t in dist.lm.tokenizer.eos)
 
     expected = {"".join(b) for n in range(1, room + 1) for b in product("abcd", repeat=n)}
@@ -128,7 +129,7 @@ def test_the_stop_is_found_within_and_across_tokens_of_several_characters() -> N
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="a"))
     tokenizer = Tokenizer(backend)
     for until in ("b", "ab", "aab", "abab", "bbb"):
-        table = stop_table(tokenizer, until)
+        table = stop_table(tokenizer, (until,))
         for tokens in product(range(len(pieces)), repeat=4):
             state, written = 0, ""
             for token in tokens:
@@ -169,9 +170,16 @@ def test_a_sketch_tells_distributions_apart_and_processes_not(new_model: MakeMod
     lm = new_model("abcd")
     text = lm.text("ab")
     assert lm.extend(text, until="cd", max_tokens=3).sketch() == (
-        "extend(tiny, text=dd9eb80c, until='cd', max_tokens=3, temperature=1.0)"
+        "extend(tiny, text=dd9eb80c, until=('cd',), max_tokens=3, temperature=1.0)"
     )
-    some: list[dict[str, Any]] = [{}, {"until": "a"}, {"until": "b"}, {"max_tokens": 3}, {"temperature": 0.5}]
+    some: list[dict[str, Any]] = [
+        {},
+        {"until": "a"},
+        {"until": "b"},
+        {"max_tokens": 3},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+    ]
     sketches = [lm.extend(text, **options).sketch() for options in some] + [lm.extend(lm.text("ba")).sketch()]
     other = new_model("abcd")
     other.name = "other"

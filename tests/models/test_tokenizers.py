@@ -130,7 +130,7 @@ def test_bytes_of_tokens() -> None:
 @pytest.mark.parametrize("until", ["\n\n", "☃", "ep 1", "aab", "<think>", "\ufffd"])
 def test_a_stop_is_found_across_tokens_and_inside_characters(kind: str, until: str) -> None:
     tokenizer = both(kind)[0]
-    table, pieces, rng = stop_table(tokenizer, until), tokenizer.token_bytes(), np.random.default_rng(1)
+    table, pieces, rng = stop_table(tokenizer, (until,)), tokenizer.token_bytes(), np.random.default_rng(1)
     goal = until.encode()
     useful = [token for token, piece in enumerate(pieces) if set(piece) & set(goal)]
     hits = 0
@@ -152,7 +152,7 @@ def test_a_stop_is_found_across_tokens_and_inside_characters(kind: str, until: s
 
 def test_special_tokens_break_a_stop() -> None:
     tokenizer = both("qwen")[0]
-    table = stop_table(tokenizer, "ab")
+    table = stop_table(tokenizer, ("ab",))
     a, b = (tokenizer.token_bytes().index(piece) for piece in (b"a", b"b"))
     (start,) = ids(tokenizer.encode("<|im_start|>"))
     assert table[table[0, a], b] == 2 and table[table[table[0, a], start], b] == 0

@@ -1,0 +1,150 @@
+"""Blocks of text as distributions: what `LanguageModel.extend` denotes."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl.models.draw import Options
+from ppl.models.stops import check_block
+from ppl.models.text import Text
+from ppl.models.tokenizer import TOKEN_BYTES
+from ppl.source import Key
+
+if TYPE_CHECKING:
+    from ppl.models.language_model import LanguageModel
+
+
+class Extension:
+    """The distribution over texts that `LanguageModel.extend` denotes."""
+
+    __slots__ = ("lm", "max_tokens", "options", "text", "until")
+
+    def __init__(
+        self, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options
+    ) -> None:
+        if not isinstance(text, Text):
+            raise TypeError(f"extend needs a Text, like lm.text({text!r})")
+        check_block(until, max_tokens)
+        if len(text.data) >= lm.engine.full:
+            raise ValueError(f"extend: a text of {len(text)} tokens fills the context of {lm.engine.capacity}")
+        self.lm = lm
+        self.text = text
+        self.until = until
+        self.max_tokens = max_tokens
+        self.options = options
+
+    @property
+    def family(self) -> Hashable:
+        return self.lm.engine, self.until, self.max_tokens, self.options
+
+    @property
+    def drawn_by(self) -> Hashable:
+        """What a text that this distribution drew carries: its log probability need not be computed again."""
+        return self.lm.engine, self.options
+
+    @staticmethod
+    def begin_many(keys: Sequence[Key], dists: Sequence[Extension]) -> Callable[[], list[Text]]:
+        """Start one block for each, decoded together; the returned function waits for them."""
+        lm, until, max_tokens, options = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].options
+        data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
+        finish = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, options)
+
+        def texts() -> list[Text]:
+            out = finish()
+            for dist, text in zip(dists, out, strict=True):
+                text.drawn_by = dist.drawn_by
+                dist.lm.tokens += (len(text.data) - len(dist.text.data)) // TOKEN_BYTES
+            return out
+
+        return texts
+
+    @staticmethod
+    def log_prob_many(dists: Sequence[Extension], values: Sequence[Text]) -> list[float]:
+        """Nats, summed over the tokens of the block; `-inf` for a text the distribution cannot write."""
+        out = [-math.inf] * len(dists)
+        possible: list[int] = []
+        for i, (dist, value) in enumerate(zip(dists, values, strict=True)):
+            if dist.can_write(value):
+                known = dist._known(value)
+                if known is None:
+                    possible.append(i)
+                else:
+                    out[i] = known
+        if possible:
+            texts, parents = [values[i] for i in possible], [dists[i].text for i in possible]
+            sums = dists[0].lm.engine.log_probs(parents, texts, dists[0].options)
+            for i, log_prob in zip(possible, sums, strict=True):
+                out[i] = log_prob
+        return out
+
+    def sample(self, key: Key) -> Text:
+        return self.begin_many([key], [self])()[0]
+
+    def log_prob(self, value: Any) -> float:
+        return self.log_prob_many([self], [value])[0]
+
+    def can_write(self, value: Any) -> bool:
+        """Whether `value` is the text with one whole block behind it, no more and no less."""
+        if not isinstance(value, Text) or not value.data.startswith(self.text.data):
+            return False
+        block = np.frombuffer(value.data[len(self.text.data) :], "<i4").tolist()
+        limit = min(self.max_tokens, self.lm.engine.capacity - len(self.text))
+        if not 1 <= len(block) <= limit:
+            return False
+        table, state = self.lm.stop(self.until)[1], 0
+        for position, token in enumerate(block):
+            state = table[state, token]
+            if state == len(table) - 1:
+                return position == len(block) - 1
+        return len(block) == limit
+
+    def _known(self, value: Text) -> float | None:
+        """The log probability of a value, where whoever drew it has computed it."""
+        if value.drawn_by is None or value.parent is None or value.parent.key != self.text.key:
+            return None
+        engine, options = value.drawn_by  # pyright: ignore[reportGeneralTypeIssues]
+        if engine is not self.lm.engine:
+            return None
+        return value.log_prob if options == self.options else value.log_model if self.options.plain else None
+
+    def misses(self, target: Any) -> str | None:
+        """What this, as a proposal, cannot draw of the target, in words: see `Proposed`."""
+        return self.options.misses(target.options) if isinstance(target, Extension) else None
+
+    def powered(self, alpha: float) -> Extension:
+        """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
+        return Extension(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha))
+
+    def encode(self, value: Text) -> Any:
+        """A draw as JSON: [the tokens behind `text`, log_prob, full, log_model].
+
+        Raises:
+            TypeError: `value` is not one link behind `text`, so `decode` could not give it back.
+        """
+        if not isinstance(value, Text) or value.parent is None or value.parent.key != self.text.key:
+            raise TypeError(f"{value!r} is not a block written behind {self.text!r}")
+        return [value.tokens[len(self.text) :].tolist(), value.log_prob, value.full, value.log_model]
+
+    def decode(self, data: Any) -> Text:
+        """The draw that `encode` wrote: the same tokens, parent, log_prob, full and log_model."""
+        tokens, log_prob, full, log_model = data
+        block = np.array(tokens, "<i4").tobytes()
+        text = Text(self.lm.tokenizer, self.text.data + block, self.text, log_prob, full)
+        text.drawn_by, text.log_model = self.drawn_by, log_model
+        return text
+
+    def sketch(self) -> str:
+        """What identifies the distribution when a record is compared with a program: the same in every process."""
+        return (
+            f"extend({self.lm.name}, text={zlib.crc32(self.text.data):08x}, until={self.until!r}, "
+            f"max_tokens={self.max_tokens}, {self.options!r})"
+        )
+
+    def __repr__(self) -> str:
+        block = f"until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r}"
+        return f"Extension(of {len(self.text)} tokens, {block})"

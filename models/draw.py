@@ -146,6 +146,9 @@ class Options:
         return f"temperature={self.temperature}" + "".join(f", {name}={x}" for name, x in others.items() if x)
 
 
+PLAIN = Options()
+
+
 def pick(logits: Array, u: Array, forced: Array, how: Sampling) -> tuple[Array, Array, Array]:
     """A token for each row, its log probability under the distribution it is drawn from, and under the model itself.
 

@@ -85,10 +85,13 @@ class Engine:
             )
         ends = np.minimum(lengths + min(max_tokens, self.capacity), self.capacity)
         sampling, calls = self._sampling(options), list[_Call]()
-        for part, sources in self._parts(texts, self._held(texts)):
-            job = _Job(texts[part], lengths[part], ends[part], keys[part], stop, sampling)
-            calls.append(self._begin(job, np.arange(len(job.texts)), sources, job.starts))
-        return partial(self._finish, calls)
+        held = self._held(texts)
+        order = self._by_slab(held)
+        for part, sources in self._parts(order, [held[i] for i in order]):
+            which = np.array(order[part])
+            job = _Job([texts[i] for i in which], lengths[which], ends[which], keys[which], stop, sampling)
+            calls.append(self._begin(job, np.arange(len(which)), sources, job.starts))
+        return partial(self._finish, calls, order)
 
     def log_probs(self, parents: Sequence[Text], texts: Sequence[Text], options: Options) -> list[float]:
         """Of each text, which begins with its parent: the log probability of the rest, nats, drawn by these options."""
@@ -156,7 +159,7 @@ class Engine:
         return found  # pyright: ignore[reportReturnType]
 
     def _parts(
-        self, texts: Sequence[Text], sources: Sequence[Row | None], width: int = 1
+        self, texts: Sequence[Any], sources: Sequence[Row | None], width: int = 1
     ) -> Iterable[tuple[slice, Sequence[Row | None]]]:
         """What goes into one call each; the sources are unpinned just before."""
         most = max(1, self.most // width)
@@ -204,13 +207,23 @@ class Engine:
         self._started(written.scores, begin)
         return _Call(job, which, slab, targets, progress, written)
 
-    def _finish(self, calls: Sequence[_Call]) -> list[Text]:
+    def _by_slab(self, rows: Sequence[Row]) -> Sequence[int]:
+        """An order in which those that are in one slab go into one call, so that few have to be moved."""
+        if len(rows) <= self.most:
+            return range(len(rows))
+        slabs = {id(slab): place for place, slab in enumerate(self.rows.slabs)}
+        return sorted(range(len(rows)), key=lambda i: slabs.get(id(rows[i].slab), -1))
+
+    def _finish(self, calls: Sequence[_Call], order: Sequence[int]) -> list[Text]:
         """Wait for blocks. Where few rows of a call go on, they do so in a smaller one."""
         for call in calls:
             rest: _Call | None = call
             while rest is not None:
                 rest = self._ended(rest)
-        return [text for call in calls for text in call.job.written]
+        out: list[Any] = [None] * len(order)
+        for i, text in zip(order, (text for call in calls for text in call.job.written), strict=True):
+            out[i] = text
+        return out
 
     def _ended(self, call: _Call) -> _Call | None:
         """Wait for a call and keep what is done; start another one for the rest."""

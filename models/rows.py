@@ -105,7 +105,8 @@ class Rows:
                 rest.append(i)
         if rest:
             free = (i for i in range(size) if not pins[i])
-            chosen = nsmallest(len(rest), free, key=lambda i: (bool(held[i]), slab.used[i]))
+            asked = {row.index for row in sources if row is not None and row.slab is slab}
+            chosen = nsmallest(len(rest), free, key=lambda i: (i in asked, bool(held[i]), slab.used[i]))
             for i, target in zip(rest, chosen, strict=True):
                 targets[i] = target
                 pins[target] = 1
@@ -179,19 +180,18 @@ class Rows:
             if row is not None and row.length:
                 groups.setdefault(id(row.slab), []).append((row, target))
         for owner, group in groups.items():
-            if not group:
+            count = len(group)
+            if not count:
                 continue
-            room = 1
-            while room < len(group):
-                room *= 2
-            source, target = np.zeros(room, np.int32), np.full(room, slab.rows, np.int32)  # the surplus: dropped
-            source[: len(group)] = [row.index for row, _ in group]
-            target[: len(group)] = [index for _, index in group]
-            chunks = device.chunks_of(max(row.length for row, _ in group))
-            if owner == id(slab):
-                slab.cache = device.shuffle(slab.cache, source, target, chunks)
+            source, target = np.zeros(slab.rows, np.int32), np.full(slab.rows, slab.rows, np.int32)
+            source[:count], target[:count] = [row.index for row, _ in group], [index for _, index in group]
+            chunks = -(-max(row.length for row, _ in group) // device.CHUNK)
+            if owner != id(slab):
+                slab.cache = device.move(slab.cache, group[0][0].slab.cache, source, target, count, chunks)
+            elif {row.index for row, _ in group}.isdisjoint(target[:count].tolist()):
+                slab.cache = device.shift(slab.cache, source, target, count, chunks)
             else:
-                slab.cache = device.move(slab.cache, group[0][0].slab.cache, source, target, chunks)
+                slab.cache = device.shuffle(slab.cache, source, target)
 
     def _clear(self, slab: Slab, index: int) -> None:
         for row in slab.held[index]:

@@ -156,8 +156,8 @@ def chains(lm: LanguageModel) -> list[Text]:
         lm.text(whole),
         half + whole[4:],
         lm.text(whole[:2]) + whole[2:],
-        lm.extend(half, max_tokens=20).decode([block[1], -1.0, False]),
-        lm.extend(half, max_tokens=3).decode([block[0], -1.0, False]) + whole[7:],
+        lm.extend(half, max_tokens=20).decode([block[1], -1.0, False, None]),
+        lm.extend(half, max_tokens=3).decode([block[0], -1.0, False, None]) + whole[7:],
     ]
 
 

@@ -47,7 +47,7 @@ class Template:
         Every other part, from the second on, is a special token's name that stood in a message: text to write verbatim.
 
         Raises:
-            ValueError: the template refuses the messages, fails, or is none; or drops the message to continue.
+            ValueError: the template refuses the messages, fails, or is none; or changes the message to continue.
         """
         data = _plain(messages, options)
         marks = [mark for mark in map(chr, range(0xFDD0, 0xFDF0)) if mark not in data and mark not in self.source]
@@ -56,6 +56,7 @@ class Template:
         begin, end, here = marks[:3]
         names = "|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) or "(?!)"
         said, told = _each_string(json.loads(data), lambda s: re.sub(names, rf"{begin}\g<0>{end}", s))
+        begun = str(said[-1].get("content"))
         if continue_final:
             said[-1]["content"] += f"{here} "
         try:
@@ -68,8 +69,9 @@ class Template:
         except Exception as error:  # a foreign program: it can fail in any way
             raise ValueError(f"chat: the model's template fails on the messages: {error}") from error
         if continue_final:
-            if here not in out:
-                raise ValueError("chat: the model's template drops the end of the last message: it cannot be continued")
+            if here not in out or begun.strip() not in out:
+                raise ValueError("chat: the model's template does not repeat the last message word for word, so it "
+                                 "cannot be continued: append to lm.chat(...) of the others instead")  # fmt: skip
             out, behind = out[: out.rindex(here)], out[out.rindex(here) + 1 :]
             out = out if behind.startswith(" ") else out.rstrip()  # the template strips messages
         return [part or "" for part in re.split(f"{begin}({names}){end}|[{begin}{end}]", out)]

@@ -157,10 +157,16 @@ def test_an_architecture_that_is_not_supported_is_named(
     refused(folder, str(folder), *words)
 
 
-def test_a_window_that_no_layer_has_is_none(folder: Path) -> None:
+def test_what_a_family_does_not_have_is_not_read(folder: Path) -> None:
     data = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen3", "sliding_window": 8}
     for more in ({"use_sliding_window": False}, {"use_sliding_window": True, "max_window_layers": 2}, {}):
         assert checkpoint.Config.from_json(data | more).sliding_window is None
+    flags = {"attention_bias": True, "mlp_bias": True}  # that the classes of other families do not have
+    for family, kept in {"llama": (True, True), "qwen3": (True, False), "qwen2": (False, False)}.items():
+        read = checkpoint.Config.from_json(data | flags | {"model_type": family})
+        assert (read.attention_bias, read.mlp_bias) == kept
+    scaled = checkpoint.Config.from_json(data | {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}).rope_scaling
+    assert scaled is not None and scaled.original_max_position_embeddings == data["max_position_embeddings"]
     types = {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
     assert checkpoint.Config.from_json(data | types).sliding_window == 8
 
@@ -193,11 +199,22 @@ def test_a_text_ends_with_what_any_of_the_files_says(folder: Path) -> None:
     assert checkpoint.load(folder)[2].eos == {1}
     configure(folder, "tokenizer_config.json", eos_token={"content": "a"})
     assert checkpoint.load(folder)[2].eos == {0}
+    (folder / "tokenizer_config.json").unlink()
+    configure(folder, "special_tokens_map.json", eos_token="c")
+    assert checkpoint.load(folder)[2].eos == {2}
     configure(folder, eos_token_id=4)
     refused(folder, "tokenizer.json: there is no token 4, which is the eos_token_id", "another model")
     configure(folder, eos_token_id=None)
     configure(folder, "generation_config.json", eos_token_id="x")
     refused(folder, "generation_config.json: eos_token_id must be a token id or a list")
+
+
+def test_a_text_is_never_cut_or_padded(folder: Path) -> None:
+    backend = Tokenizer.of_characters("abc\n").backend
+    backend.enable_truncation(3)
+    backend.enable_padding(length=8, pad_token="a")
+    backend.save(str(folder / "tokenizer.json"))
+    assert str(models.load(folder).text("abcab")) == "abcab"
 
 
 def test_a_prompt_begins_as_the_files_say(folder: Path) -> None:

@@ -103,6 +103,8 @@ def test_what_follows_gets_no_space_in_front(kind: str) -> None:
         text = Text.of(tokenizer, start) + more
         shown = (start + more).replace("</s>", "") if kind in ("llama 2", "mistral") else start + more
         assert str(text).removeprefix(" " if kind == "gpt 2" else "") == shown
+    text = Text.of(tokenizer, "Hello")
+    assert [(text + more).last for more in (" world", "  b", "")] == [" world", "  b", ""]
     assert (Text.of(tokenizer, "") + "Hello") == Text.of(tokenizer, "Hello")
     assert not tokenizer.follow("Hello").startswith(tokenizer.prefix or b"-")
 

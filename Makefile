@@ -8,10 +8,10 @@ demo: .venv/installed-demo
 	@"$(BIN)/python" -m ppl.cli demo
 
 test: .venv/installed
-	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest -n auto
 
 slow: .venv/installed
-	"$(BIN)/python" -m pytest -m slow
+	"$(BIN)/python" -m pytest -n auto -m slow
 
 lint: .venv/installed
 	"$(BIN)/ruff" check .

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl.effects import Call
 from ppl.models import chat, checkpoint, files
+from ppl.models.compiled import keep_compiled
 from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
@@ -160,11 +161,12 @@ def load(path: Path | str, dtype: str | None = None) -> LanguageModel:
     """The language model in a checkpoint folder, or under an id of the Hugging Face hub ("Qwen/Qwen2.5-0.5B").
 
     An id is looked up in the local cache of the hub first, then downloaded; no more than safetensors, json and
-    tokenizer files are. `dtype` is as in `checkpoint.load`.
+    tokenizer files are. `dtype` is as in `checkpoint.load`. What is compiled for it is kept on disk (`keep_compiled`).
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
     """
+    keep_compiled()
     folder = files.find(path)
     params, config, tokenizer = checkpoint.load(folder, dtype)
     name = folder.name if folder == Path(path) else str(path)

@@ -190,6 +190,12 @@ def decode(
     return cache, now, Written(tokens, counts, log_q, log_p, active, _score(params, now.hidden))
 
 
+@jax.jit
+def next_log_probs(params: Params, hidden: Array) -> Array:
+    """log P of each token of the vocabulary at hidden states [rows, hidden_size], nats."""
+    return jax.nn.log_softmax(logits(params, hidden).astype(jnp.float32))
+
+
 def _score(params: Params, hidden: Array) -> Array:
     return score(params, hidden) if "score.weight" in params else jnp.zeros(len(hidden))
 

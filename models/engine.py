@@ -133,6 +133,12 @@ class Engine:
         states = gather(zip(rows, range(len(rows)), strict=True), size, self.config.hidden_size, self.dtype)
         return np.asarray(states, np.float32)[: len(rows)]
 
+    def next_log_probs(self, texts: Sequence[Text]) -> Array:
+        """log P of each token of the vocabulary behind each text: float32 [texts or more, vocab_size], nats."""
+        rows, size = self.last(texts), self._size(len(texts))
+        states = gather(zip(rows, range(len(rows)), strict=True), size, self.config.hidden_size, self.dtype)
+        return device.next_log_probs(self.params, states)
+
     def forget(self, keep: int = 0) -> None:
         """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
         self.rows.forget(keep)

@@ -15,6 +15,7 @@ from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
+from ppl.models.next_token import NextToken
 from ppl.models.stops import Until, stop_table, stops_of
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
@@ -119,6 +120,44 @@ class LanguageModel:
         asked = temperature != 1 or top_k is not None or top_p is not None or min_p is not None or bias
         options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
         return Extension(self, text, until, max_tokens, options)
+
+    def next_token(self, text: Text) -> NextToken:
+        """The distribution of `text` with one more token; `*` and `**` make products of experts of them.
+
+        Raises:
+            ValueError: `text` has no room left.
+        """
+        return NextToken(text, [(self, 1.0)])
+
+    def next_log_probs(self, text: Text) -> Call[np.ndarray]:
+        """What a program awaits to see log P of every token behind a text: float32 [vocab_size], nats."""
+        return Call(self._one_row, (text,), self._rows, "next_log_probs", (self.engine, "next_log_probs"))
+
+    def log_prob(self, text: Text, continuation: str) -> Call[float]:
+        """What a program awaits for log P(`continuation` behind `text`), nats, under the model as it is; in batches.
+
+        It is of these tokens: of other ways to write the same characters it says nothing.
+
+        Raises:
+            ValueError: the continuation is empty, the vocabulary cannot write it, or it does not fit the context.
+        """
+        whole = text + continuation
+        if not len(text) < len(whole) <= self.engine.capacity:
+            raise ValueError(f"log_prob of {len(whole) - len(text)} tokens behind {len(text)}: there must be one or "
+                             f"more, and {self.name} has room for {self.engine.capacity} in all")  # fmt: skip
+        return Call(self._one_score, (text, whole), self._scores, "log_prob", (self.engine, "log_prob"))
+
+    def _one_row(self, text: Text) -> np.ndarray:
+        return self._rows([(text,)])[0]
+
+    def _rows(self, args: Sequence[tuple[Text]]) -> list[np.ndarray]:
+        return list(np.asarray(self.engine.next_log_probs([text for (text,) in args]))[: len(args)])
+
+    def _one_score(self, text: Text, whole: Text) -> float:
+        return self._scores([(text, whole)])[0]
+
+    def _scores(self, args: Sequence[tuple[Text, Text]]) -> list[float]:
+        return self.engine.log_probs([text for text, _ in args], [whole for _, whole in args], PLAIN)
 
     def stop(self, until: tuple[str, ...]) -> tuple[Stop, np.ndarray]:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""

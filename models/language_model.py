@@ -91,8 +91,9 @@ class LanguageModel:
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
-        The block ends with the token that completes `until`, with an end-of-text token, at `max_tokens`, or at the end
-        of the context. At a temperature other than 1 this *is* the tempered model: no weight corrects for it.
+        The block ends with the token that completes `until` (a string, or the name of a special token), with an
+        end-of-text token, at `max_tokens`, or at the end of the context. At a temperature other than 1 this *is* the
+        tempered model: no weight corrects for it.
 
         Raises:
             TypeError: `text` is not a `Text`.
@@ -101,15 +102,14 @@ class LanguageModel:
         """
         if until and until not in self._stops:
             self.tokenizer.follow(until)  # raises for what no token can write
+            self.stop(until)  # raises for half a special token
         return Extension(self, text, until, max_tokens, temperature)
 
     def stop(self, until: str | None) -> tuple[Stop, np.ndarray]:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""
         if until not in self._stops:
-            table, size = stop_table(self.tokenizer, until), self.engine.config.vocab_size
-            table = np.pad(
-                table, ((0, 0), (0, size - table.shape[1]))
-            )  # the model can have more tokens: they are no text
+            size = self.engine.config.vocab_size
+            table = stop_table(self.tokenizer, until, size)
             self._stops[until] = Stop.of(table, size), table
         return self._stops[until]
 

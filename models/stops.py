@@ -11,9 +11,13 @@ def stop_table(tokenizer: Tokenizer, until: str | None, vocab_size: int | None =
     """int32 [states, vocab_size]: how many bytes of `until` are matched after each token.
 
     The last state is final: `until` is complete, within a token or across several, or the text has ended. A special
-    token is no text, nor is one that the model has beyond the tokenizer's: what follows them starts a new match.
+    token is no text, nor is one that the model has beyond the tokenizer's: what follows them starts a new match. But
+    where `until` is the name of one, that token is final.
+
+    Raises:
+        ValueError: `until` holds a special token among other text.
     """
-    size = tokenizer.size if vocab_size is None else vocab_size
+    size, stop = tokenizer.size if vocab_size is None else vocab_size, named(tokenizer, until or "")
     pattern = (until or "").encode()
     by_byte = automaton(pattern)
     final = len(by_byte) - 1
@@ -25,8 +29,23 @@ def stop_table(tokenizer: Tokenizer, until: str | None, vocab_size: int | None =
     table = np.zeros((final + 1, size), np.int32)
     table[:final, order] = states
     table[:final, [token for token, piece in enumerate(tokenizer.token_bytes()) if not piece]] = 0
-    table[final] = table[:, sorted(tokenizer.eos)] = final
+    table[final] = table[:, [*tokenizer.eos, *stop]] = final
     return table
+
+
+def named(tokenizer: Tokenizer, until: str) -> list[int]:
+    """The special token that `until` is the name of, if it is of one.
+
+    Raises:
+        ValueError: as for `stop_table`.
+    """
+    names = {tokenizer.backend.id_to_token(token) or "": token for token in tokenizer.special}
+    if until in names:
+        return [names[until]]
+    if inside := [name for name in names if name and name in until]:
+        raise ValueError(f"until={until!r} is text with {inside[0]} in it, which is a token and no text: "
+                         "a block ends with a string or with one such token")  # fmt: skip
+    return []
 
 
 def automaton(pattern: bytes) -> np.ndarray:

@@ -101,11 +101,11 @@ class LanguageModel:
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
-        The block ends with the token that completes `until` (one of them, if these are several), with an end-of-text
-        token, at `max_tokens`, or at the end of the context. The other options are those of `ppl.models.draw.Options`;
-        with any of them this *is* the changed model, and no weight corrects for it. To draw from it and weigh by the
-        model as it is, make it a proposal (not one that cuts tokens off: no weight brings these back). It costs nothing
-        more: both probabilities come from one pass.
+        The block ends with the token that completes `until` (a string or the name of a special token; one of them, if
+        these are several), with an end-of-text token, at `max_tokens`, or at the end of the context. The other options
+        are those of `ppl.models.draw.Options`; with any of them this *is* the changed model, and no weight corrects for
+        it. To draw from it and weigh by the model as it is, make it a proposal (not one that cuts tokens off: no weight
+        brings these back). It costs nothing more: both probabilities come from one pass.
 
             sample("step", lm.extend(text), proposal=lm.extend(text, temperature=0.7))
 
@@ -117,6 +117,7 @@ class LanguageModel:
         until = stops_of(until)
         for one in until if until not in self._stops else ():
             self.tokenizer.follow(one)  # raises for what no token can write
+        self.stop(until)  # raises for half a special token
         asked = temperature != 1 or top_k is not None or top_p is not None or min_p is not None or bias
         options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
         return Extension(self, text, until, max_tokens, options)

@@ -29,10 +29,15 @@ def stop_table(tokenizer: Tokenizer, until: tuple[str, ...], vocab_size: int | N
     """int32 [states, vocab_size]: how much of which string of `until` is matched after each token.
 
     The last state is final: one of them is complete, within a token or across several, or the text has ended. A special
-    token is no text, nor is one that the model has beyond the tokenizer's: what follows them starts a new match.
+    token is no text, nor is one that the model has beyond the tokenizer's: what follows them starts a new match. But
+    where one of `until` is the name of a special token, that token is final.
+
+    Raises:
+        ValueError: one of `until` holds a special token among other text.
     """
     size = tokenizer.size if vocab_size is None else vocab_size
-    by_byte = automaton([one.encode() for one in until])
+    tokens = {one: named(tokenizer, one) for one in until}
+    by_byte = automaton([one.encode() for one in until if tokens[one] is None])
     final = len(by_byte) - 1
     order, columns = tokenizer.columns
     states = np.tile(np.arange(final, dtype=np.int32)[:, None], len(order))
@@ -42,8 +47,22 @@ def stop_table(tokenizer: Tokenizer, until: tuple[str, ...], vocab_size: int | N
     table = np.zeros((final + 1, size), np.int32)
     table[:final, order] = states
     table[:final, [token for token, piece in enumerate(tokenizer.token_bytes()) if not piece]] = 0
-    table[final] = table[:, sorted(tokenizer.eos)] = final
+    stops = [token for token in tokens.values() if token is not None]
+    table[final] = table[:, [*tokenizer.eos, *stops]] = final
     return table
+
+
+def named(tokenizer: Tokenizer, until: str) -> int | None:
+    """The special token that `until` is the name of, if it is of one.
+
+    Raises:
+        ValueError: as for `stop_table`.
+    """
+    names = {name: token for token in tokenizer.special if (name := tokenizer.backend.id_to_token(token))}
+    if until not in names and (inside := [name for name in names if name in until]):
+        raise ValueError(f"until={until!r} is text with {inside[0]} in it, which is a token and no text: "
+                         "a block ends with a string or with one such token")  # fmt: skip
+    return names.get(until)
 
 
 def automaton(patterns: Sequence[bytes]) -> np.ndarray:

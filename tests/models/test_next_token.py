@@ -134,11 +134,11 @@ def test_mistakes_are_named(pair: list[LanguageModel], new_model: MakeModel) -> 
     a, b = pair
     other = LanguageModel(a.engine, Tokenizer.of_characters("dcba"), "other")
     with pytest.raises(ValueError, match="model 0 and other have different tokenizers"):
-        a.next_token(a.text("ab")) * other.next_token(Text(other.tokenizer, a.text("ab").data))
+        _ = a.next_token(a.text("ab")) * other.next_token(Text(other.tokenizer, a.text("ab").data))
     with pytest.raises(ValueError, match="of two texts"):
-        a.next_token(a.text("ab")) * b.next_token(b.text("ba"))
+        _ = a.next_token(a.text("ab")) * b.next_token(b.text("ba"))
     with pytest.raises(ValueError, match="the power inf is not finite"):
-        a.next_token(a.text("ab")) ** float("inf")
+        _ = a.next_token(a.text("ab")) ** float("inf")
     with pytest.raises(ValueError, match="fills the context"):
         a.next_token(Text.of(a.tokenizer, "a" * 24))
     with pytest.raises(ValueError, match="log_prob of 0 tokens behind 2"):

@@ -158,3 +158,13 @@ def test_special_tokens_break_a_stop() -> None:
     a, b = (tokenizer.token_bytes().index(piece) for piece in (b"a", b"b"))
     (start,) = ids(tokenizer.encode("<|im_start|>"))
     assert table[table[0, a], b] == 2 and table[table[table[0, a], start], b] == 0
+
+
+def test_a_special_token_can_be_the_stop() -> None:
+    tokenizer = both("qwen")[0]
+    (start,) = ids(tokenizer.encode("<|im_start|>"))
+    table = stop_table(tokenizer, ("<|im_start|>",), tokenizer.size + 3)
+    assert table.shape[1] == tokenizer.size + 3 and not table[0, tokenizer.size :].any()
+    assert [token for token in range(tokenizer.size) if table[0, token] == len(table) - 1] == [start, *tokenizer.eos]
+    with pytest.raises(ValueError, match=r"until='x<\|im_start\|>' is text with <\|im_start\|> in it"):
+        stop_table(tokenizer, ("x<|im_start|>",))

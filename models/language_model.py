@@ -197,11 +197,14 @@ class StepReward:
         return self._batch([(text,)])[0]
 
 
-def load(path: Path | str, dtype: str | None = None) -> LanguageModel:
+def load(
+    path: Path | str, dtype: str | None = None, *, memory: int | None = None, rows: int | None = None
+) -> LanguageModel:
     """The language model in a checkpoint folder, or under an id of the Hugging Face hub ("Qwen/Qwen2.5-0.5B").
 
     An id is looked up in the local cache of the hub first, then downloaded; no more than safetensors, json and
-    tokenizer files are. `dtype` is as in `checkpoint.load`. What is compiled for it is kept on disk (`keep_compiled`).
+    tokenizer files are. `dtype` is as in `checkpoint.load`, `memory` and `rows` as in
+    `Engine`. What is compiled for it is kept on disk (`keep_compiled`).
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
@@ -210,4 +213,4 @@ def load(path: Path | str, dtype: str | None = None) -> LanguageModel:
     folder = files.find(path)
     params, config, tokenizer = checkpoint.load(folder, dtype)
     name = folder.name if folder == Path(path) else str(path)
-    return LanguageModel(Engine(params, config), tokenizer, name)
+    return LanguageModel(Engine(params, config, memory=memory, rows=rows), tokenizer, name)

@@ -29,7 +29,7 @@ class Chain(Generic[T]):
     def visit(self, ladder: Sequence[Trace[T]], keep: bool) -> None:
         """Step on to these traces; `keep` the first as a draw."""
         first = ladder[0]
-        self.moves.count(first.moves)
+        self.moves.count(first.moves, first.choices is not self.ladder[0].choices)
         self.ladder = [replace(trace, moves=()) if trace.moves else trace for trace in ladder]
         if keep:
             self.values.append(first.value)  # pyright: ignore[reportArgumentType]
@@ -42,8 +42,11 @@ class Acceptance:
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
+        self.changed = False
 
-    def count(self, moves: Iterable[Move]) -> None:
+    def count(self, moves: Iterable[Move], changed: bool) -> None:
+        """Take note of moves, and of whether anything changed: not every kernel says what it tries."""
+        self.changed |= changed
         for move in moves:
             site = re.sub(r":\d+(?=/|$)", "", move.site)
             self.tried[site] += 1
@@ -52,11 +55,19 @@ class Acceptance:
     def add(self, other: Acceptance) -> None:
         self.tried += other.tried
         self.accepted += other.accepted
+        self.changed |= other.changed
 
     def diagnostics(self) -> dict[str, Any]:
-        """ "acceptance": share of moves accepted, and "tried": their number; by site, most tried first."""
+        """ "acceptance": share of moves accepted, and "tried": their number; by site, most tried first.
+
+        "idle" if there was none, and nothing changed.
+        """
         tried = dict(self.tried.most_common())
-        return {"acceptance": {site: self.accepted[site] / count for site, count in tried.items()}, "tried": tried}
+        idle = {} if tried or self.changed else {"idle": True}
+        return idle | {
+            "acceptance": {site: self.accepted[site] / count for site, count in tried.items()},
+            "tried": tried,
+        }
 
 
 def diagnose(chains: Sequence[Chain[Any]]) -> dict[str, Any]:

@@ -228,19 +228,22 @@ class Particles(Generic[T]):
                 members.append(parent)
         self.members = members
 
-    async def rejuvenate(self, kernel: Kernel[T], steps: int | None) -> list[Move]:
+    async def rejuvenate(self, kernel: Kernel[T], steps: int | None) -> tuple[list[Move], bool]:
         """Move each particle by a kernel, under the target of SMC behind so many steps (None: of the program).
 
         The weights stay. Behind `steps`, particles that have returned stay as they are, whatever the others do: a move
-        that depends on the population would not leave it properly weighted. What the kernels tried.
+        that depends on the population would not leave it properly weighted. Gives what the kernels tried, and whether
+        anything changed.
         """
         living = [p for p in self.members if (p.log_weight > -math.inf if steps is None else p.active)]
         before = [trace_of(particle.run, steps=steps) for particle in living]
         after = await parallel(*[kernel(trace.program, trace) for trace in before])
+        changed = False
         for particle, old, new in zip(living, before, after, strict=True):
             if check_trace(kernel, old, new).end is not old.end:
                 particle.move(new)
-        return [move for trace in after for move in trace.moves]
+                changed = True
+        return [move for trace in after for move in trace.moves], changed
 
     def step(self, resampled: bool) -> Step:
         """The diagnostics of this moment."""

@@ -106,12 +106,12 @@ async def _smc(program: Program[T], config: SMC, report: Report) -> Population[T
         if dist.resamples:
             particles.select(ancestors, dist)
         if config.rejuvenate is not None:  # whether or not they were resampled, which depends on where they are
-            moves.count(await particles.rejuvenate(config.rejuvenate, len(steps)))
+            moves.count(*await particles.rejuvenate(config.rejuvenate, len(steps)))
     steps.append(particles.step(resampled=False))
     await report(steps[-1])
     if config.rejuvenate is None:
         return particles.population(steps)
-    moves.count(await particles.rejuvenate(config.rejuvenate, None))
+    moves.count(*await particles.rejuvenate(config.rejuvenate, None))
     return particles.population(steps, moves.diagnostics())
 
 

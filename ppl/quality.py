@@ -82,10 +82,8 @@ def _of_steps(steps: Sequence[Step], count: int) -> list[str]:
 
 
 def _of_moves(diagnostics: Mapping[str, Any]) -> list[str]:
-    tried, rates = diagnostics.get("tried"), diagnostics.get("acceptance", {})
-    if tried is None:
-        return []
-    if not tried:
+    tried, rates = diagnostics.get("tried", {}), diagnostics.get("acceptance", {})
+    if diagnostics.get("idle"):
         return ["no site was drawn again: the moves found none, or their `sites` match no address of the program"]
     return [
         f"moves at {site} are hardly ever accepted ({rate:.1%} of {tried[site]}); propose values nearer to the old "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from ppl import (
     Islands,
     Population,
     Posterior,
+    Program,
     SingleSite,
+    Suffix,
     Systematic,
     factor,
     infer,
@@ -68,7 +71,7 @@ def _posterior(**fields: Any) -> Posterior[int]:
             },
             "in island 1, at step 0 of 1, 8 particles said as much as 1.0",
         ),
-        ({"diagnostics": {"chains": 2, "tried": {}, "acceptance": {}}}, "no site was drawn again"),
+        ({"diagnostics": {"chains": 2, "idle": True, "tried": {}, "acceptance": {}}}, "no site was drawn again"),
         ({"diagnostics": {"island_log_evidence": [0.0, -9.0, -9.0]}}, "the runs disagree about the evidence"),
     ],
 )
@@ -132,6 +135,19 @@ def test_diagnostics_of_moves_chains_and_islands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", [Block("lotery/*"), SingleSite("lotery/*")])
 def test_sites_that_match_nothing_are_said(kernel: Any) -> None:
-    posterior = infer_many([lottery()], MCMC(kernel, samples=20, chains=2), [0])[0]
-    assert posterior.diagnostics["tried"] == {}
-    assert any("`sites` match no address" in sentence for sentence in posterior.warnings)
+    for algorithm in (MCMC(kernel, samples=20, chains=2), SMC(8, rejuvenate=kernel)):
+        posterior = infer_many([lottery()], algorithm, [0])[0]
+        assert posterior.diagnostics["tried"] == {}
+        assert any("`sites` match no address" in sentence for sentence in posterior.warnings)
+
+
+def test_kernels_that_do_not_say_what_they_try_are_not_idle() -> None:
+    def silent(program: Any, trace: Any) -> Any:
+        return Program("silent", _silent, (program, trace), {})
+
+    async def _silent(program: Any, trace: Any) -> Any:
+        return replace(await Suffix()(program, trace), moves=())
+
+    for algorithm in (MCMC(silent, samples=50, chains=2), SMC(8, rejuvenate=silent)):
+        posterior = infer_many([lottery()], algorithm, [0])[0]
+        assert posterior.diagnostics["tried"] == {} and "idle" not in posterior.diagnostics

@@ -169,6 +169,7 @@ class Engine:
     ) -> Iterable[tuple[slice, Sequence[Row | None]]]:
         """What goes into one call each; the sources are unpinned just before."""
         most = max(1, self.most // width)
+        self.rows.expect(-(-len(texts) // most))
         for low in range(0, len(texts), most):
             part = slice(low, low + most)
             for row in sources[part]:

@@ -21,7 +21,7 @@ from ppl.models import decode as device
 from ppl.models.transformer import Cache, Config, empty_cache
 
 TextKey = tuple[bytes, bytes]
-STALE = 8  # calls after which a slab that none of them used is taken for something else
+STALE = 8  # calls after which a slab that none of them used is taken for something else, at least
 
 
 class Row:
@@ -72,6 +72,11 @@ class Rows:
         self.slabs: list[Slab] = []
         self.known: dict[TextKey, Row] = {}
         self._now = 0
+        self._stale = STALE
+
+    def expect(self, calls: int) -> None:
+        """So many calls make one round: what was used a few rounds ago may be wanted again."""
+        self._stale = max(STALE, 4 * calls, self._stale - 1)
 
     def find(self, key: TextKey) -> Row | None:
         """The row of a text, if there is one."""
@@ -164,7 +169,7 @@ class Rows:
         need = 2 * len(self._shapes()) * size * chunks * self._chunk_bytes()
         while True:
             full = sum(map(self._bytes, self.slabs)) + need > self.memory
-            if idle and (full or idle[0].last < self._now - STALE):
+            if idle and (full or idle[0].last < self._now - self._stale):
                 return idle[0]
             others = [slab for slab in self.slabs if id(slab) not in slabs and not any(slab.pins)]
             if not full or not others:

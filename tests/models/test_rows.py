@@ -179,6 +179,16 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.isfinite(lm.engine.hidden(extended(lm, [t for t in found if len(t) < 200], 1, max_tokens=3))).all()
 
 
+def test_two_large_families_in_a_round_do_not_evict_each_other() -> None:
+    """Of several calls each, from prompts, so that nothing says where they should go."""
+    lm = small(rows=8)
+    lm.engine.most = 8
+    families = [[lm.text("一" * n)] * 80 for n in (1, 2)]
+    for _ in range(3):
+        families = [extended(lm, texts, 0, max_tokens=2) for texts in families]
+    assert lm.engine.usage.fed == 1 + 2
+
+
 def test_memory_is_kept_to() -> None:
     lm = small(rows=8, memory=3 * 8 * 256 * 2 * 2 * 2 * 16 * 4)  # three slabs of 8 rows and 256 tokens
     start = lm.text("一")

@@ -78,7 +78,7 @@ class Written(NamedTuple):
 def move(into: Cache, held: Cache, source: Array, target: Array, count: Array, chunks: Array) -> Cache:
     """Copy the first `chunks` chunks of `count` rows: row `source[i]` of `held` to row `target[i]`.
 
-    One after the other, each as a whole: XLA:CPU gathers rows element by element, at a tenth of the speed.
+    One after the other, each as a whole: XLA:CPU gathers rows element by element, which takes several times as long.
     """
     return _copied(into, lambda _: held, source, target, count, chunks)
 

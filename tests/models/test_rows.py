@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
 
+from ppl.models.decode import Stop
 from ppl.models.draw import Options
 from ppl.models.engine import Engine, least_rows
 from ppl.models.language_model import Extension, LanguageModel
@@ -127,6 +128,20 @@ def test_particles_that_stay_are_not_moved_and_children_are_copied_once() -> Non
     assert len(lm.engine.rows.slabs) <= 2  # the prompt's, and this one
 
 
+def test_rows_that_change_places_are_read_before_they_are_written() -> None:
+    """All eight go back behind a longer text, in another order: each is copied to where another one is."""
+    lm = small(rows=8)
+    first = extended(lm, [lm.text("一")] * 8, 0, max_tokens=70)
+    extended(lm, first, 1, max_tokens=5)
+    order = [3, 0, 7, 1, 2, 6, 4, 5]
+    found = extended(lm, [first[i] for i in order], 2, max_tokens=5)
+    assert lm.engine.usage.fed == 1 and len(lm.engine.rows.slabs) == 1 + 1  # the prompt's, and one for all
+    fresh = small(rows=8)
+    expected = extended(fresh, [first[i] for i in order], 2, max_tokens=5)
+    assert [text.data for text in found] == [text.data for text in expected]
+    np.testing.assert_array_equal(lm.engine.hidden(found), fresh.engine.hidden(expected))
+
+
 def test_going_back_feeds_nothing() -> None:
     lm = small(rows=8)
     first = extended(lm, [lm.text("一丁")] * 3, 0, max_tokens=5)
@@ -177,6 +192,17 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
     assert {len(text) for text in found} == {63, 200}
     consistent(lm)
     assert np.isfinite(lm.engine.hidden(extended(lm, [t for t in found if len(t) < 200], 1, max_tokens=3))).all()
+
+
+def test_stragglers_remember_what_they_have_matched() -> None:
+    """The stop counts thirty tokens; the others have room for seven."""
+    lm = small()
+    lm.engine.least = 8
+    texts = [lm.text("一" * (3 + 190 * (i % 16 > 0))) for i in range(64)]
+    table = np.minimum(np.arange(1, 32), 30).astype(np.int32)[:, None].repeat(512, 1)
+    keys = np.zeros((64, 2), np.uint32)
+    found = lm.engine.decode(texts, keys, Stop.of(table, 512), 100, Options())()
+    assert {len(text) - len(parent) for text, parent in zip(found, texts, strict=True)} == {7, 30}
 
 
 def test_two_large_families_in_a_round_do_not_evict_each_other() -> None:

@@ -150,19 +150,24 @@ class RLHFlow(Layout):
     def __init__(self, tokenizer: Tokenizer, bos: bytes = b"", pad: bytes = b"") -> None:
         super().__init__(tokenizer, bos, pad)
         self.signs = self.token("+"), self.token("-")
-        said = self.chat([_says("user", "1"), _says("assistant", "+")], answered=True)
-        asked = self.chat([_says("user", "1")]) + np.int32(self.signs[0]).tobytes()
-        if not said.startswith(asked):
+        plus, self._begun = np.int32(self.signs[0]).tobytes(), self.chat([_says("user", "1")])
+        if not self.chat([_says("user", "1"), _says("assistant", "+")], answered=True).startswith(self._begun + plus):
             raise ValueError('its chat template does not put the token "+" where the assistant begins to speak, which '
                              "is where the score is read: use the tokenizer files that came with it")  # fmt: skip
+        turns = [_says(role, said) for role, said in (("user", "1 2"), ("assistant", "+")) * 2]
+        if self.chat([*turns, _says("user", "3")]) != self.data("1", ("2", "1 2", "3")):
+            raise ValueError("its chat template lays a turn out by what was said before: use the tokenizer files that "
+                             "came with it")  # fmt: skip
 
     def data(self, question: str, steps: Steps) -> bytes:
-        messages: list[Message] = []
-        for i, step in enumerate(steps):
-            said = step.strip()
-            messages += [_says("assistant", "+")] if i else []
-            messages += [_says("user", said if i else f"{question} {said}")]
-        return self.chat(messages) if messages else b""
+        if not steps:
+            return b""
+        first = self.chat([_says("user", f"{question} {steps[0].strip()}")])
+        return first + b"".join([self._step(step, False) for step in steps[1:]])
+
+    def step(self, step: str, first: bool) -> bytes:
+        turns = [_says("user", "1"), _says("assistant", "+"), _says("user", step.strip())]
+        return self.chat(turns).removeprefix(self._begun)
 
 
 class Answer(Layout):

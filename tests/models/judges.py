@@ -18,7 +18,8 @@ from tests.models import vocabularies
 from tests.models.test_chat import CHATML, LLAMA3
 
 SIZES = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "sliding_window": None}  # fmt: skip
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+         "sliding_window": None}  # fmt: skip
 
 Reference = Callable[[str, Sequence[str]], list[float]]
 """Log scores of a question and steps: of each step, or, for an outcome, of the answers of 1, 2, ... steps."""
@@ -30,6 +31,7 @@ class Judge(NamedTuple):
     kind: str
     build: Callable[[Path, Any, Any], Reference]
     """Saves a folder from a backbone with an LM head and a tokenizer; gives the reference."""
+    config: dict[str, Any] = {}  # noqa: RUF012
 
 
 def said(role: str, content: str) -> dict[str, str]:
@@ -179,6 +181,7 @@ JUDGES = {
     "skywork": Judge("skywork", "qwen2", "value", skywork),
     "math-shepherd": Judge("math-shepherd", "mistral", "value", math_shepherd),
     "rlhflow": Judge("rlhflow", "llama", "value", rlhflow),
+    "rlhflow, tied": Judge("rlhflow", "llama", "value", rlhflow, {"tie_word_embeddings": True}),
     "classifier": Judge("classifier", "llama", "outcome", classifier),
     "classifier, padding at the end": Judge("classifier", "llama", "outcome", partial(classifier, pad=374)),
 }
@@ -207,7 +210,7 @@ def build(name: str, folder: Path) -> Reference:
     judge = JUDGES[name]
     torch.manual_seed(len(name))
     model = transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(judge.family, **SIZES)
+        transformers.AutoConfig.for_model(judge.family, **SIZES, **judge.config)
     ).eval()
     with torch.no_grad():
         for parameter in model.parameters():

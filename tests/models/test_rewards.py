@@ -47,7 +47,8 @@ def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def made(name: str, factory: pytest.TempPathFactory) -> Pair:
     folder = factory.mktemp("judge")
     reference = build(name, folder)
-    return Pair(folder, reference, name if name in ("math-shepherd", "rlhflow") else None)
+    format = JUDGES[name].format
+    return Pair(folder, reference, format if format in ("math-shepherd", "rlhflow") else None)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,27 @@ def layout_of(name: str) -> type:
     layout = FORMATS[name].layout
     assert layout is not None
     return layout
+
+
+def test_a_model_in_16_bits_says_about_the_same(tmp_path: Path) -> None:
+    expected = build("qwen-prm", tmp_path)(QUESTION, STEPS)
+    reward = models.load_reward(tmp_path, dtype="bfloat16")
+    assert isinstance(reward, RewardModel)
+    off = np.abs(np.array([reward.score(STEPS[: i + 1], QUESTION) for i in range(len(STEPS))]) - expected)
+    assert 0 < off.max() < 0.1
+
+
+def test_a_template_that_looks_back_is_refused(tmp_path: Path) -> None:
+    build("rlhflow", tmp_path)
+    path = tmp_path / "chat_template.jinja"
+    source = path.read_text()
+    numbered = "(loop.index|string if message.role == 'user' else '') + message['role']"
+    path.write_text(source.replace("message['role']", numbered))
+    with pytest.raises(CheckpointError, match="lays a turn out by what was said before"):
+        models.load_reward(tmp_path, "rlhflow")
+    path.write_text(source.replace("assistant<|end_header_id|>\\n\\n", "assistant<|end_header_id|>"))
+    with pytest.raises(CheckpointError, match=r'does not put the token "\+" where the assistant begins'):
+        models.load_reward(tmp_path, "rlhflow")
 
 
 def test_the_names_of_tags_in_a_step_are_no_tags(prm: RewardModel) -> None:
@@ -190,9 +212,9 @@ async def three_steps(prm: RewardModel, weighting: str) -> str:
 def test_prefix_scores_multiplied_count_early_steps_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Exactly, by enumeration: the ratio, or a twist, targets the last score; the product counts step 1 three times."""
     reward = made("rlhflow", tmp_path_factory).load()
-    target = measure(three_steps(reward, "last"))
-    assert measure(three_steps(reward, "ratio")) == pytest.approx(target, abs=1e-12)
-    assert measure(three_steps(reward, "twist")) == pytest.approx(target, abs=1e-12)
+    target = dict(measure(three_steps(reward, "last")))
+    assert dict(measure(three_steps(reward, "ratio"))) == pytest.approx(target, abs=1e-12)
+    assert dict(measure(three_steps(reward, "twist"))) == pytest.approx(target, abs=1e-12)
     product = measure(three_steps(reward, "product"))
     for answer, mass in product.items():
         steps = answer.split()

@@ -1,7 +1,8 @@
-"""Language models and rewards: `load` a checkpoint, `StepReward` to judge steps, `sloppy` for the default model."""
+"""Language models and rewards: `load` a checkpoint, `load_reward` a judge, `sloppy` for the default model."""
 
 from ppl.models.language_model import LanguageModel, StepReward, load
+from ppl.models.rewards import RewardModel, load_reward
 from ppl.models.table_lm import TableLM
 from ppl.models.text import Text, Tokenizer
 
-__all__ = ["LanguageModel", "StepReward", "TableLM", "Text", "Tokenizer", "load"]
+__all__ = ["LanguageModel", "RewardModel", "StepReward", "TableLM", "Text", "Tokenizer", "load", "load_reward"]

@@ -16,13 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Template as Compiled
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from ppl.models.tokenizer import Tokenizer
 
 TODAY = date(2024, 7, 26)
 """What templates are told, since programs are deterministic: the day that Llama 3.1's assumes if it has no clock."""
@@ -41,8 +44,10 @@ class Template:
     tokens: Mapping[str, str] = field(default_factory=dict)
     special: Sequence[str] = ()
 
-    def render(self, messages: Sequence[Message], continue_final: bool, options: Mapping[str, Any]) -> list[str]:
-        """The conversation, up to where the answer begins or, with `continue_final`, goes on.
+    def render(
+        self, messages: Sequence[Message], continue_final: bool, options: Mapping[str, Any], answered: bool = False
+    ) -> list[str]:
+        """The conversation, up to where the answer begins, goes on (`continue_final`), or ends (`answered`).
 
         Every other part, from the second on, is a special token's name that stood in a message: text to write verbatim.
 
@@ -62,7 +67,7 @@ class Template:
         try:
             out = _compiled(self.source).render(
                 **{"tools": None, "documents": None, **self.tokens, **told}, messages=said,
-                add_generation_prompt=not continue_final,
+                add_generation_prompt=not (continue_final or answered),
             )  # fmt: skip
         except TemplateError as error:
             raise ValueError(f"chat: the model's template refuses the messages: {error.message}") from error
@@ -97,6 +102,27 @@ def conversation(question: str | Sequence[Message], system: str | None, continue
     if continue_final and not isinstance(messages[-1].get("content"), str):
         raise ValueError(f"chat: the last message has no text to continue: {messages[-1]!r}")
     return messages
+
+
+def tokens(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    continue_final: bool = False,
+    options: Mapping[str, Any] | None = None,
+    *,
+    answered: bool = False,
+) -> bytes:
+    """The tokens of a conversation laid out by the tokenizer's template, int32 as bytes; up to where, see `render`.
+
+    Raises:
+        TypeError, ValueError: as `Template.render`; the vocabulary cannot write it.
+    """
+    assert tokenizer.template is not None
+    first, *parts = tokenizer.template.render(messages, continue_final, options or {}, answered)
+    data = tokenizer.encode(first)
+    for i, part in enumerate(parts):
+        data += tokenizer.follow(part) if i % 2 else tokenizer.verbatim(part)
+    return data
 
 
 def _plain(messages: Sequence[Message], options: Mapping[str, Any]) -> str:

@@ -74,11 +74,7 @@ class LanguageModel:
             raise ValueError(f"{self.name} has no chat template (chat_template in tokenizer_config.json, or "
                              "chat_template.jinja): lay the prompt out yourself with lm.text(...)")  # fmt: skip
         messages = chat.conversation(messages, system, continue_final)
-        first, *parts = self.tokenizer.template.render(messages, continue_final, options)
-        data = self.tokenizer.encode(first)
-        for i, part in enumerate(parts):
-            data += self.tokenizer.follow(part) if i % 2 else self.tokenizer.verbatim(part)
-        return self._prompt(data)
+        return self._prompt(chat.tokens(self.tokenizer, messages, continue_final, options))
 
     def _prompt(self, data: bytes) -> Text:
         out = Text(self.tokenizer, data)
@@ -176,10 +172,11 @@ class StepReward:
     """Judges the last step of a text: calling it gives an effect whose answer is log P(this step is right).
 
     It reads the score head of a language model at the text's last token. When that model also wrote the text, the
-    judgement is a by-product of decoding and costs nothing more.
+    judgement is a by-product of decoding and costs nothing more. It judges the text as it is, with the question that is
+    in it: a `question` given as to other rewards (`ppl.models.rewards`) changes nothing.
 
     Raises:
-        ValueError: the model has no score head.
+        ValueError: the model has no score head; a text to judge is that of another tokenizer.
     """
 
     kind = "step"
@@ -187,12 +184,16 @@ class StepReward:
     def __init__(self, lm: LanguageModel) -> None:
         if "score.weight" not in lm.engine.params:
             raise ValueError(f"{lm.name} has no score head (score.weight, score.bias): it cannot judge steps")
+        self.lm = lm
         self._batch = lm.engine.log_right
 
-    def __call__(self, text: Text) -> Call[float]:
+    def __call__(self, text: Text, question: str | None = None) -> Call[float]:
+        ours = self.lm.tokenizer
+        if text.tokenizer is not ours and text.tokenizer.fingerprint != ours.fingerprint:
+            raise ValueError(f"{self.lm.name} cannot judge a text of another tokenizer than its own")
         return Call(self.score, (text,), self._batch)
 
-    def score(self, text: Text) -> float:
+    def score(self, text: Text, question: str | None = None) -> float:
         """log P(the last step is right), nats."""
         return self._batch([(text,)])[0]
 

@@ -43,6 +43,17 @@ def test_next_token_is_a_block_of_one(pair: list[LanguageModel]) -> None:
     np.testing.assert_allclose(lm.next_token(text).probabilities(), np.exp(found), atol=1e-6)
 
 
+def test_a_text_of_another_model_is_scored_and_not_believed(pair: list[LanguageModel]) -> None:
+    a, b = pair
+    start = a.text("abca")
+    drawn = a.extend(start, max_tokens=3).sample(Key.of(0))
+    unknown = Text(a.tokenizer, drawn.data, start, 0.0)
+    assert b.extend(start, max_tokens=3).log_prob(drawn) == pytest.approx(
+        b.extend(start, max_tokens=3).log_prob(unknown), abs=1e-5
+    )
+    assert abs(b.extend(start, max_tokens=3).log_prob(drawn) - (drawn.log_prob or 0.0)) > 0.01
+
+
 @pytest.mark.parametrize("powers", [(1.0, 1.0), (2.0, -0.5), (0.0, 1.0), (0.3, 0.7)])
 def test_products_are_products(pair: list[LanguageModel], powers: tuple[float, float]) -> None:
     a, b = pair

@@ -8,10 +8,10 @@ demo: .venv/installed-demo
 	@"$(BIN)/python" -m ppl.cli demo
 
 test: .venv/installed
-	"$(BIN)/python" -m pytest -n auto
+	"$(BIN)/python" -m pytest -n auto --dist worksteal
 
 slow: .venv/installed
-	"$(BIN)/python" -m pytest -n auto -m slow
+	"$(BIN)/python" -m pytest -n auto --dist worksteal -m slow
 
 lint: .venv/installed
 	"$(BIN)/ruff" check .

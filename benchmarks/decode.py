@@ -27,7 +27,18 @@ from ppl.models.extension import Extension
 from ppl.models.language_model import LanguageModel
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
-from ppl.models.transformer import Cache, Config, Params, advance, empty_cache, init_params, logits
+from ppl.models.transformer import (
+    CHUNK,
+    GROUP,
+    Cache,
+    Config,
+    Params,
+    Stems,
+    advance,
+    empty_cache,
+    init_params,
+    logits,
+)  # fmt: skip
 from ppl.source import Key
 
 PROMPT, BLOCK = 64, 64
@@ -39,21 +50,26 @@ MODELS = {
 
 
 @partial(jax.jit, static_argnames=("config", "steps"), donate_argnums=2)
-def bare(params: Params, config: Config, cache: Cache, token: jax.Array, length: jax.Array, steps: int) -> Any:
+def bare(
+    params: Params, config: Config, cache: Cache, stems: Stems, token: jax.Array, length: jax.Array, steps: int
+) -> Any:
     """The least that decoding can be: greedy, all rows of one length, no stops, nothing counted."""
 
     def step(_: int, state: Any) -> Any:
         cache, token, lengths = state
-        hidden, cache = advance(params, config, token[:, None], cache, lengths)
+        hidden, cache = advance(params, config, token[:, None], cache, lengths, None, stems)
         return cache, jnp.argmax(logits(params, hidden[:, 0]), -1).astype(jnp.int32), lengths + 1
 
     return jax.lax.fori_loop(0, steps, step, (cache, token, length))
 
 
 def bare_loop(params: Params, config: Config, n: int) -> Callable[[], object]:
+    groups = -(-n // GROUP)
+    stems = Stems(empty_cache(config, groups, PROMPT), jnp.full(groups, PROMPT // CHUNK, jnp.int32))
+
     def run() -> object:
-        cache, token = empty_cache(config, n, PROMPT + BLOCK), jnp.zeros(n, jnp.int32)
-        return jax.block_until_ready(bare(params, config, cache, token, jnp.full(n, PROMPT), BLOCK))
+        cache, token = empty_cache(config, n, BLOCK), jnp.zeros(n, jnp.int32)
+        return jax.block_until_ready(bare(params, config, cache, stems, token, jnp.full(n, PROMPT), BLOCK))
 
     return run
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from ppl.models.draw import Sampling, pick
-from ppl.models.transformer import CHUNK, Cache, Config, Params, advance, logits, score
+from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
 STATES = 8  # the least rows of a stop table
 
@@ -61,7 +61,7 @@ class Written(NamedTuple):
     """What a call of `decode` has written behind each row."""
 
     tokens: Array
-    """int32 [rows, capacity]"""
+    """int32 [rows, room]"""
     counts: Array
     """Of the tokens, int32 [rows]."""
     log_q: Array
@@ -75,38 +75,36 @@ class Written(NamedTuple):
 
 
 @partial(jax.jit, donate_argnums=0)
-def move(into: Cache, held: Cache, source: Array, target: Array, count: Array, chunks: Array) -> Cache:
-    """Copy the first `chunks` chunks of `count` rows: row `source[i]` of `held` to row `target[i]`.
+def move(into: Cache, held: Cache, table: Array, count: int) -> Cache:
+    """Copy chunks of rows. `table` [any, 4], of which the first `count` count: chunk and row in `held`, then in `into`.
 
     One after the other, each as a whole: XLA:CPU gathers rows element by element, which takes several times as long.
     """
-    return _copied(into, lambda _: held, source, target, count, chunks)
+    return _copied(into, lambda _: held, table, count)
 
 
 @partial(jax.jit, donate_argnums=0)
-def shift(cache: Cache, source: Array, target: Array, count: Array, chunks: Array) -> Cache:
-    """As `move` within one cache; no target may be a source."""
-    return _copied(cache, lambda now: now, source, target, count, chunks)
+def shift(cache: Cache, table: Array, count: int) -> Cache:
+    """As `move` within one cache; nothing that is written may be read."""
+    return _copied(cache, lambda now: now, table, count)
 
 
-@partial(jax.jit, donate_argnums=0)
-def shuffle(cache: Cache, source: Array, target: Array) -> Cache:
-    """As `shift`, of whole rows, where targets are sources: all are read first. A target beyond the end is none."""
-    return jax.tree.map(lambda a: a.at[:, target].set(a[:, source], mode="drop"), cache)
-
-
-def _copied(
-    cache: Cache, read: Callable[[Cache], Cache], source: Array, target: Array, count: Array, chunks: Array
-) -> Cache:
+def _copied(cache: Cache, read: Callable[[Cache], Cache], table: Array, count: int) -> Cache:
     def step(i: Array, cache: Cache) -> Cache:
-        row, chunk = i // chunks, i % chunks
-        at, to = (chunk, source[row], 0, 0, 0), (chunk, target[row], 0, 0, 0)
+        chunk, row, to_chunk, to_row = table[i]
         return jax.tree.map(
-            lambda a, b: jax.lax.dynamic_update_slice(a, jax.lax.dynamic_slice(b, at, (1, 1, *b.shape[2:])), to),
-            cache, read(cache),
+            lambda a, b: jax.lax.dynamic_update_slice(
+                a, jax.lax.dynamic_slice(b, (chunk, row, 0, 0, 0), (1, 1, *b.shape[2:])), (to_chunk, to_row, 0, 0, 0)
+            ), cache, read(cache),
         )  # fmt: skip
 
-    return jax.lax.fori_loop(0, count * chunks, step, cache)
+    return jax.lax.fori_loop(0, count, step, cache)
+
+
+@jax.jit
+def copy(tree: Any) -> Any:
+    """Another copy of arrays."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 @jax.jit
@@ -123,10 +121,11 @@ def merge(into: Array, states: Array, index: Array, mine: Array) -> Array:
 
 @partial(jax.jit, static_argnames="config", donate_argnums=2)
 def feed(
-    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, tokens: Array, counts: Array
-) -> tuple[Cache, Array, Array]:
+    params: Params, config: Config, cache: Cache, stems: Stems | None, hidden: Array, lengths: Array, tokens: Array,
+    counts: Array,
+) -> tuple[Cache, Array, Array]:  # fmt: skip
     """Read the first `counts` [rows] of `tokens` [rows, S] all at once: the cache, last hidden states, scores."""
-    states, cache = advance(params, config, tokens, cache, lengths, counts > 0)  # pyright: ignore[reportAssignmentType]
+    states, cache = advance(params, config, tokens, cache, lengths, counts > 0, stems)  # pyright: ignore[reportAssignmentType]
     last = jnp.take_along_axis(states, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]
     hidden = jnp.where(counts[:, None] > 0, last, hidden)
     return cache, hidden, _score(params, hidden)
@@ -134,11 +133,11 @@ def feed(
 
 @partial(jax.jit, static_argnames="config", donate_argnums=2)
 def log_probs(
-    params: Params, config: Config, cache: Cache, hidden: Array, lengths: Array, tokens: Array, counts: Array,
-    how: Sampling,
+    params: Params, config: Config, cache: Cache, stems: Stems | None, hidden: Array, lengths: Array, tokens: Array,
+    counts: Array, how: Sampling,
 ) -> tuple[Cache, Array, Array]:  # fmt: skip
     """As `feed`, with the log probability of the tokens, nats [rows], in place of the scores."""
-    states, cache = advance(params, config, tokens, cache, lengths, counts > 0)  # pyright: ignore[reportAssignmentType]
+    states, cache = advance(params, config, tokens, cache, lengths, counts > 0, stems)  # pyright: ignore[reportAssignmentType]
     before = jnp.concatenate([hidden[:, None], states[:, :-1]], 1)
 
     def one(each: tuple[Array, Array]) -> Array:
@@ -153,17 +152,17 @@ def log_probs(
 
 @partial(jax.jit, static_argnames="config", donate_argnums=2)
 def decode(
-    params: Params, config: Config, cache: Cache, begin: Progress, starts: Array, ends: Array, keys: Array,
-    forced: Array, stop: Stop, how: Sampling, least: Array,
+    params: Params, config: Config, cache: Cache, stems: Stems | None, begin: Progress, starts: Array, ends: Array,
+    keys: Array, forced: Array, stop: Stop, how: Sampling, least: Array,
 ) -> tuple[Cache, Progress, Written]:  # fmt: skip
     """Write behind each row, token by token, as long as more than `least` rows go on.
 
     A row is done when the stop says so or when it holds `ends` tokens; it is idle if it does already. Token n of a
-    block is drawn under `keys[row]` and n, counted from `starts`. `forced` [rows, capacity] are the tokens of the
+    block is drawn under `keys[row]` and n, counted from `starts`. `forced` [rows, room] are the tokens of the
     block, -1 where one is drawn: a block that is written a second time runs through the very program that drew it, so
     that its cache, hidden state and score are the same bits.
     """
-    rows = len(starts)
+    rows, room = forced.shape
 
     def going(state: Any) -> Array:
         return jnp.sum(state[1]) > least
@@ -172,7 +171,7 @@ def decode(
         i, active, cache, now, tokens, log_q, log_p = state
         u = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, now.lengths - starts)
         token, q, p = pick(logits(params, now.hidden), u, forced[:, i], how)
-        states, cache = advance(params, config, token[:, None], cache, now.lengths, active)
+        states, cache = advance(params, config, token[:, None], cache, now.lengths, active, stems)
         tokens = tokens.at[:, i].set(token)
         automaton = jnp.where(active, stop.table[now.state, token], now.state)
         lengths = now.lengths + active
@@ -182,7 +181,7 @@ def decode(
         return i + 1, active, cache, now, tokens, log_q, log_p
 
     zeros = jnp.zeros(rows, jnp.float32)
-    tokens = jnp.zeros((rows, cache.capacity), jnp.int32)
+    tokens = jnp.zeros((rows, room), jnp.int32)
     active = (begin.lengths < ends) & (begin.state != stop.last)
     state = (0, active, cache, begin, tokens, zeros, zeros)
     _, active, cache, now, tokens, log_q, log_p = jax.lax.while_loop(going, step, state)

@@ -35,8 +35,8 @@ from ppl.models import decode as device
 from ppl.models.clock import Usage
 from ppl.models.decode import Progress, Stop
 from ppl.models.draw import Options, Sampling
-from ppl.models.rows import Row, Rows, Slab, TextKey, gather
-from ppl.models.text import TOKEN_BYTES, Text
+from ppl.models.rows import Row, Rows, Slab, Want, gather
+from ppl.models.text import TOKEN_BYTES, Text, TextKey
 from ppl.models.transformer import Config, Params
 
 MOST_ROWS = {"cpu": 128}  # per call; elsewhere 1,024
@@ -104,7 +104,7 @@ class Engine:
             for part, sources in self._parts(some, self._held(some), width):
                 rows, start = group[part], time.perf_counter()
                 tokens = [texts[i].tokens[len(parents[i]) :] for i in rows]
-                slab, targets, _, total = self._read(sources, tokens, width, pieces, sampling)
+                slab, targets, _, total = self._read(sources, some[part], tokens, width, pieces, sampling)
                 self._started(total, start)
                 values = self.usage.clock.wait([total])[0]
                 self.rows.release(slab, targets)
@@ -190,7 +190,8 @@ class Engine:
     ) -> _Call:  # fmt: skip
         """Start one call; see `device.decode`. The one place that makes it: its operands always have the same types."""
         begin, size = time.perf_counter(), self._size(len(which))
-        slab, targets = self.rows.place(sources, size, int(job.ends[which].max()))
+        wants = [Want.of(row, job.texts[i], int(job.ends[i])) for row, i in zip(sources, which, strict=True)]
+        slab, targets = self.rows.place(wants, size)
         hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
 
         def spread(x: np.ndarray) -> np.ndarray:
@@ -208,8 +209,8 @@ class Engine:
                 blocks[target, : len(block)] = block
             forced, least = jnp.asarray(blocks), 0
         slab.cache, progress, written = device.decode(
-            self.params, self.config, slab.cache, progress, spread(job.starts[which]), spread(job.ends[which]),
-            spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
+            self.params, self.config, slab.cache, slab.shared, progress, spread(job.starts[which]),
+            spread(job.ends[which]), spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
         )  # fmt: skip
         self._started(written.scores, begin)
         return _Call(job, which, slab, targets, progress, written)
@@ -293,13 +294,14 @@ class Engine:
         lengths = [len(text) for text in texts]
         blocks = [text.tokens[text.start :] for text in texts]
         begin = time.perf_counter()
+        parents = [text.parent for text in texts]
         if pieces:
-            slab, targets, hidden, scores = self._read(sources, blocks, width, pieces, None)
+            slab, targets, hidden, scores = self._read(sources, parents, blocks, width, pieces, None)
             self._started(scores, begin)
         else:
             starts = np.array([text.start for text in texts], np.int32)
             ends, keys = np.array(lengths, np.int32), np.zeros((len(texts), 2), np.uint32)
-            job = _Job(texts, starts, ends, keys, self._never, self._sampling(Options()), blocks)
+            job = _Job(parents, starts, ends, keys, self._never, self._sampling(Options()), blocks)
             _, _, slab, targets, progress, written = self._begin(job, np.arange(len(texts)), sources, starts)
             hidden, scores = progress.hidden, written.scores
         self.usage.fed += sum(map(len, blocks))
@@ -307,15 +309,16 @@ class Engine:
         return self.rows.settle(slab, targets, lengths, [text.key for text in texts], hidden, values)
 
     def _read(
-        self, sources: Sequence[Row | None], blocks: Sequence[np.ndarray], width: int, pieces: int,
-        how: Sampling | None,
+        self, sources: Sequence[Row | None], parents: Sequence[Text | None], blocks: Sequence[np.ndarray], width: int,
+        pieces: int, how: Sampling | None,
     ) -> tuple[Slab, list[int], Array, Array]:  # fmt: skip
-        """Read a block behind each row, all at once but for blocks that are very long.
+        """Read a block behind each parent, whose row is the source, all at once but for blocks that are very long.
 
         Gives the slab, the places, the last hidden states, and scores there, or if `how` is given log probabilities.
         """
         size, before = self._size(len(blocks), width), [0 if row is None else row.length for row in sources]
-        slab, targets = self.rows.place(sources, size, max(map(sum, zip(before, map(len, blocks), strict=True))))
+        ends = [length + len(block) for length, block in zip(before, blocks, strict=True)]
+        slab, targets = self.rows.place(list(map(Want.of, sources, parents, ends)), size)
         hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
         lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
         tokens = np.zeros((size, width * pieces), np.int32)
@@ -325,11 +328,11 @@ class Engine:
         out: Any = 0.0
         for low in range(0, width * pieces, width):
             here = np.clip(counts - low, 0, width)
-            operands = self.params, self.config, slab.cache, hidden, lengths, tokens[:, low : low + width], here
+            place = slab.cache, slab.shared, hidden, lengths, tokens[:, low : low + width], here
             if how is None:
-                slab.cache, hidden, out = device.feed(*operands)
+                slab.cache, hidden, out = device.feed(self.params, self.config, *place)
             else:
-                slab.cache, hidden, total = device.log_probs(*operands, how)
+                slab.cache, hidden, total = device.log_probs(self.params, self.config, *place, how)
                 out = out + total
             lengths = lengths + here
         return slab, targets, hidden, out
@@ -343,7 +346,7 @@ class _Job:
     """One block behind each of some texts."""
 
     def __init__(
-        self, texts: Sequence[Text], starts: np.ndarray, ends: np.ndarray, keys: np.ndarray, stop: Stop, how: Sampling,
+        self, texts: Sequence[Any], starts: np.ndarray, ends: np.ndarray, keys: np.ndarray, stop: Stop, how: Sampling,
         forced: Sequence[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         self.texts, self.starts, self.ends, self.keys = texts, starts, ends, keys

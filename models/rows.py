@@ -4,23 +4,26 @@ A *slab* is a buffer of rows on the device. Calls write in place: a row that hol
 it, and still holds the shorter one, as its beginning. So particles that stay where they are cost nothing, going back
 to what a text was before costs nothing, and resampling copies only what has to be twice. What was written behind the
 text that a row goes on from is lost.
+
+What texts have in common from their first token on, their prompt, is kept once for a group of rows (`Stems`), as far
+as it fills whole chunks; it is neither copied nor read for each of them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from heapq import nsmallest
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ppl.models import decode as device
-from ppl.models.transformer import Cache, Config, empty_cache
+from ppl.models.text import Text, TextKey
+from ppl.models.transformer import CHUNK, GROUP, Cache, Config, Stems, empty_cache
 
-TextKey = tuple[bytes, bytes]
+LEAST_STEM = 4  # chunks that a slab with stems has room for, at least: few shapes
 STALE = 8  # calls after which a slab that none of them used is taken for something else, at least
 
 
@@ -46,10 +49,16 @@ class Row:
 class Slab:
     """A buffer of rows. `held[i]` are the texts in row i, each the beginning of the next."""
 
-    __slots__ = ("cache", "held", "last", "pins", "used")
+    __slots__ = ("cache", "held", "last", "pins", "stem_of", "stemmed", "stems", "used")
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, stems: Cache | None) -> None:
         self.cache = cache
+        self.stems = stems
+        groups = max(1, cache.rows // GROUP)
+        self.stem_of: list[TextKey | None] = [None] * groups
+        """Whose stem each group of rows has."""
+        self.stemmed = np.zeros(groups, np.int32)
+        """Chunks of it."""
         self.held: list[list[Row]] = [[] for _ in range(cache.rows)]
         self.used = [0] * cache.rows
         """When each row was last asked for."""
@@ -60,6 +69,53 @@ class Slab:
     @property
     def rows(self) -> int:
         return len(self.held)
+
+    @property
+    def most(self) -> int:
+        """Chunks that a stem can have."""
+        return 0 if self.stems is None else len(self.stems.keys[0])
+
+    @property
+    def shared(self) -> Stems | None:
+        """The operand of a call."""
+        return None if self.stems is None else Stems(self.stems, jnp.asarray(self.stemmed))
+
+    def chunk(self, index: int, chunk: int) -> tuple[bool, int, int]:
+        """Where a chunk of a row is: in the stems or not, and its first two indices."""
+        group = index // GROUP
+        before = int(self.stemmed[group])
+        return (True, chunk, group) if chunk < before else (False, chunk - before, index)
+
+    def room(self, index: int) -> int:
+        """Tokens that a row can hold, its stem included."""
+        return self.cache.capacity + CHUNK * int(self.stemmed[index // GROUP])
+
+
+class Want(NamedTuple):
+    """What one text of a call needs: the row it goes on from (None: it is empty), its stem, room."""
+
+    source: Row | None
+    stem: TextKey | None
+    """Of the text whose whole chunks it is."""
+    chunks: int
+    """Of the stem; 0 without one."""
+    end: int
+    """Tokens that its row has to have room for."""
+
+    @classmethod
+    def of(cls, source: Row | None, text: Text | None, end: int) -> Want:
+        """Going on from `text`, whose row is `source`."""
+        if source is None or text is None:
+            return cls(source, None, 0, end)
+        chunks = len(text.prompt) // CHUNK
+        return cls(source, text.prompt.key if chunks else None, chunks, end)
+
+
+class Plan(NamedTuple):
+    """Where the texts of a call go in a slab, and the groups that get another stem: which, or None."""
+
+    targets: list[int]
+    stems: dict[int, Want | None]
 
 
 class Rows:
@@ -90,37 +146,22 @@ class Rows:
         """The counterpart of `pin`."""
         row.slab.pins[row.index] -= 1
 
-    def place(self, sources: Sequence[Row | None], size: int, tokens: int) -> tuple[Slab, list[int]]:
-        """Rows of one slab of `size` rows that hold what the sources hold (None: nothing), with room for `tokens`.
+    def place(self, wants: Sequence[Want], size: int) -> tuple[Slab, list[int]]:
+        """Rows of one slab of `size` rows that hold what the sources hold, with the room that is wanted.
 
         They are pinned, and nothing is known of them until `settle`; the device has been told to copy what is not
         there already.
         """
         self._now += 1
-        slab = self._home(sources, size, device.chunks_of(tokens))
+        slab, plan = self._home(wants, size)
         slab.last = self._now
-        targets, rest = [-1] * len(sources), list[int]()
-        held, pins = slab.held, slab.pins
-        for i, row in enumerate(sources):
-            # In place, if it is the first to ask, and no longer text would be lost.
-            if row is not None and row.slab is slab and not pins[row.index] and held[row.index][-1] is row:
-                targets[i] = row.index
-                pins[row.index] = 1
-            else:
-                rest.append(i)
-        if rest:
-            free = (i for i in range(size) if not pins[i])
-            asked = {row.index for row in sources if row is not None and row.slab is slab}
-            chosen = nsmallest(len(rest), free, key=lambda i: (i in asked, bool(held[i]), slab.used[i]))
-            for i, target in zip(rest, chosen, strict=True):
-                targets[i] = target
-                pins[target] = 1
-            self._copy([(sources[i], targets[i]) for i in rest], slab)
-            for target in chosen:
-                self._clear(slab, target)
-        for target in targets:
+        copies = [(want, to) for want, to in zip(wants, plan.targets, strict=True) if not _stays(want, slab, to)]
+        for target in plan.targets:
+            slab.pins[target] = 1
             slab.used[target] = self._now
-        return slab, targets
+        if copies:
+            self._copy(slab, copies, plan.stems)
+        return slab, plan.targets
 
     def settle(
         self, slab: Slab, targets: Sequence[int], lengths: Sequence[int], keys: Sequence[TextKey], states: Array,
@@ -154,49 +195,74 @@ class Rows:
         for slab in idle[: max(0, len(idle) - keep)]:
             self.drop(slab)
 
-    def _home(self, sources: Sequence[Row | None], size: int, chunks: int) -> Slab:
+    def _home(self, wants: Sequence[Want], size: int) -> tuple[Slab, Plan]:
         """The slab that most sources are in already, or else one that is free, or new."""
-
-        def fits(slab: Slab) -> bool:
-            room = slab.rows - sum(1 for pins in slab.pins if pins)
-            return slab.rows == size and len(slab.cache.keys[0]) >= chunks and room >= len(sources)
-
-        slabs = {id(row.slab): row.slab for row in sources if row is not None}
-        for owner, _ in Counter(id(row.slab) for row in sources if row is not None).most_common():
-            if fits(slabs[owner]):
-                return slabs[owner]
-        idle = sorted((slab for slab in self.slabs if fits(slab)), key=lambda slab: slab.last)
-        need = 2 * len(self._shapes()) * size * chunks * self._chunk_bytes()
+        sources = [want.source for want in wants if want.source is not None]
+        slabs = {id(row.slab): row.slab for row in sources}
+        for owner, _ in Counter(id(row.slab) for row in sources).most_common():
+            if (found := plan(slabs[owner], wants, size)) is not None:
+                return slabs[owner], found
+        idle = [(slab, found) for slab in self.slabs if (found := plan(slab, wants, size)) is not None]
+        idle.sort(key=lambda each: each[0].last)
+        chunks, stems = _shape(wants, size)
+        need = self._size(size, chunks, stems)
         while True:
             full = sum(map(self._bytes, self.slabs)) + need > self.memory
-            if idle and (full or idle[0].last < self._now - self._stale):
+            if idle and (full or idle[0][0].last < self._now - self._stale):
                 return idle[0]
             others = [slab for slab in self.slabs if id(slab) not in slabs and not any(slab.pins)]
             if not full or not others:
                 break
             self.drop(min(others, key=lambda slab: slab.last))
-        self.slabs.append(Slab(empty_cache(self.config, size, chunks * device.CHUNK, self.dtype)))
-        return self.slabs[-1]
+        cache = empty_cache(self.config, size, chunks * CHUNK, self.dtype)
+        shared = empty_cache(self.config, size // GROUP, stems * CHUNK, self.dtype) if stems else None
+        slab = Slab(cache, shared)
+        self.slabs.append(slab)
+        found = plan(slab, wants, size)
+        assert found is not None
+        return slab, found
 
-    def _copy(self, copies: Sequence[tuple[Row | None, int]], slab: Slab) -> None:
-        """Copy the sources into rows of the slab: those of the slab itself first, before they are written over."""
-        groups: dict[int, list[tuple[Row, int]]] = {id(slab): []}
-        for row, target in copies:
-            if row is not None and row.length:
-                groups.setdefault(id(row.slab), []).append((row, target))
-        for owner, group in groups.items():
-            count = len(group)
-            if not count:
-                continue
-            source, target = np.zeros(slab.rows, np.int32), np.full(slab.rows, slab.rows, np.int32)
-            source[:count], target[:count] = [row.index for row, _ in group], [index for _, index in group]
-            chunks = -(-max(row.length for row, _ in group) // device.CHUNK)
-            if owner != id(slab):
-                slab.cache = device.move(slab.cache, group[0][0].slab.cache, source, target, count, chunks)
-            elif {row.index for row, _ in group}.isdisjoint(target[:count].tolist()):
-                slab.cache = device.shift(slab.cache, source, target, count, chunks)
+    def _copy(self, slab: Slab, copies: Sequence[tuple[Want, int]], stems: dict[int, Want | None]) -> None:
+        """Copy the sources into rows of the slab, and the stems of those groups that get another one."""
+        # (from which slab, from its stems?, to the stems?): from where to where, in chunks and rows
+        parts = defaultdict[tuple[Slab, bool, bool], list[tuple[int, int, int, int]]](list)
+
+        def add(row: Row, first: int, last: int, to_stems: bool, target: int) -> None:
+            for chunk in range(first, last):
+                stem, at, index = row.slab.chunk(row.index, chunk)
+                parts[row.slab, stem, to_stems].append((at, index, chunk if to_stems else chunk - first, target))
+
+        stemmed = slab.stemmed.copy()
+        for group, want in stems.items():
+            stemmed[group] = 0 if want is None else want.chunks
+            if want is not None and want.source is not None:
+                add(want.source, 0, want.chunks, True, group)
+        for want, target in copies:
+            if want.source is not None:
+                add(want.source, int(stemmed[target // GROUP]), -(-want.source.length // CHUNK), False, target)
+        slab.stemmed = stemmed
+        for group, want in stems.items():
+            slab.stem_of[group] = None if want is None else want.stem
+            for index in range(group * GROUP, min((group + 1) * GROUP, slab.rows)):
+                self._clear(slab, index)
+        for _, target in copies:
+            self._clear(slab, target)
+        written = {(to_stems, place[3]) for (_, _, to_stems), places in parts.items() for place in places}
+        read = {(stem, place[1]) for (owner, stem, _), places in parts.items() if owner is slab for place in places}
+        # What is written over before it is read is read from a copy.
+        before = None if written.isdisjoint(read) else device.copy((slab.cache, slab.stems))
+        for (owner, stem, to_stems), places in parts.items():
+            into = slab.stems if to_stems else slab.cache
+            source = (before if owner is slab and before else (owner.cache, owner.stems))[stem]
+            assert into is not None and source is not None
+            table = np.zeros((into.rows * len(into.keys[0]), 4), np.int32)
+            table[: len(places)] = places
+            count = len(places)
+            done = device.shift(into, table, count) if source is into else device.move(into, source, table, count)
+            if to_stems:
+                slab.stems = done
             else:
-                slab.cache = device.shuffle(slab.cache, source, target)
+                slab.cache = done
 
     def _clear(self, slab: Slab, index: int) -> None:
         for row in slab.held[index]:
@@ -204,14 +270,94 @@ class Rows:
                 del self.known[row.key]
         slab.held[index] = []
 
-    def _shapes(self) -> range:
-        return range(self.config.num_hidden_layers)
-
-    def _chunk_bytes(self) -> int:
-        return self.config.num_key_value_heads * self.config.head_dim * device.CHUNK * np.dtype(self.dtype).itemsize
-
     def _bytes(self, slab: Slab) -> int:
-        return 2 * len(self._shapes()) * slab.rows * len(slab.cache.keys[0]) * self._chunk_bytes()
+        return self._size(slab.rows, len(slab.cache.keys[0]), slab.most)
+
+    def _size(self, rows: int, chunks: int, stems: int) -> int:
+        """Bytes of a slab."""
+        chunk = self.config.num_key_value_heads * self.config.head_dim * CHUNK * np.dtype(self.dtype).itemsize
+        return 2 * self.config.num_hidden_layers * (rows * chunks + rows // GROUP * stems) * chunk
+
+
+def plan(slab: Slab, wants: Sequence[Want], size: int) -> Plan | None:
+    """Where the texts of a call may go in this slab; None: there is not the room.
+
+    A text whose row is there, and holds nothing longer, stays. Others go beside their like, into a group that has their
+    stem, or into one that is free and can get it; what does not fill a group takes one where there are enough.
+    """
+    if slab.rows != size:
+        return None
+    targets, taken, wanted = [-1] * len(wants), set[int](), defaultdict[TextKey | None, list[int]](list)
+    for i, want in enumerate(wants):
+        row = want.source
+        if row is not None and row.index not in taken and _stays(want, slab, row.index):
+            targets[i] = row.index
+            taken.add(row.index)
+        else:
+            wanted[want.stem if want.chunks <= slab.most else None].append(i)
+    asked = {want.source.index for want in wants if want.source is not None and want.source.slab is slab}
+
+    def rank(index: int) -> tuple[bool, bool, int]:
+        """Rows that are better taken come first."""
+        return index in asked, bool(slab.held[index]), slab.used[index]
+
+    def take(texts: list[int], rows: list[int]) -> None:
+        count = min(len(texts), len(rows))
+        for i, index in zip(texts[:count], rows[:count], strict=True):
+            targets[i] = index
+        del texts[:count], rows[:count]
+
+    free = defaultdict[int, list[int]](list)
+    for index in sorted((i for i in range(size) if not slab.pins[i] and i not in taken), key=rank):
+        free[index // GROUP].append(index)
+    for group, rows in free.items():
+        if slab.stem_of[group] is not None:
+            take(wanted[slab.stem_of[group]], rows)
+    plain = wanted.pop(None, [])
+    whole = sorted((group for group, rows in free.items() if len(rows) == GROUP), key=lambda g: max(map(rank, free[g])))
+    loose = [i for group, rows in free.items() if len(rows) < GROUP and slab.stem_of[group] is None for i in rows]
+    spare = len(loose) + GROUP * len(whole) - len(plain) - sum(map(len, wanted.values()))
+    if spare < 0:
+        return None
+    stems = dict[int, Want | None]()
+    for texts in wanted.values():
+        while texts and whole and spare >= GROUP - len(texts):
+            spare -= max(0, GROUP - len(texts))
+            stems[whole[0]] = wants[texts[0]]
+            take(texts, free[whole.pop(0)])
+        plain += texts
+    loose += [i for group in whole if slab.stem_of[group] is None for i in free[group]]
+    take(plain, sorted(loose, key=rank))
+    for group in whole if plain else ():
+        if plain and slab.stem_of[group] is not None:
+            stems[group] = None
+            take(plain, free[group])
+    chunks = {group: 0 if want is None else want.chunks for group, want in stems.items()}
+    for want, index in zip(wants, targets, strict=True):
+        if want.end > slab.cache.capacity + CHUNK * chunks.get(index // GROUP, int(slab.stemmed[index // GROUP])):
+            return None
+    return Plan(targets, stems)
+
+
+def _stays(want: Want, slab: Slab, index: int) -> bool:
+    """Whether a text can go on where it is, in this row: nothing longer would be lost, and there is room."""
+    row = want.source
+    if row is None or row.slab is not slab or row.index != index or slab.pins[index]:
+        return False
+    return slab.held[index][-1] is row and slab.room(index) >= want.end
+
+
+def _shape(wants: Sequence[Want], size: int) -> tuple[int, int]:
+    """Chunks of the rows and of the stems of a new slab."""
+    if size < GROUP or not any(want.chunks for want in wants):
+        return device.chunks_of(max(want.end for want in wants)), 0
+    stems = LEAST_STEM
+    while stems < max(want.chunks for want in wants):
+        stems *= 2
+    counts = Counter(want.stem for want in wants)
+    all_have_one = None not in counts and sum(-(-count // GROUP) * GROUP for count in counts.values()) <= size
+    room = max(want.end - CHUNK * want.chunks if all_have_one else want.end for want in wants)
+    return device.chunks_of(room), stems
 
 
 def gather(sources: Iterable[tuple[Row | None, int]], size: int, width: int, dtype: Any) -> Array:

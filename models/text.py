@@ -10,6 +10,8 @@ import numpy as np
 from ppl.codec import register
 from ppl.models.tokenizer import TOKEN_BYTES, Tokenizer
 
+TextKey = tuple[bytes, bytes]
+
 
 class Text:
     """Tokens that never change, with a link to the text they extend: clones share them.
@@ -24,7 +26,7 @@ class Text:
     only once it is whole. So `str(text) == str(text.parent) + text.last` even where a block ends inside a character.
     """
 
-    __slots__ = ("data", "drawn_by", "full", "links", "log_model", "log_prob", "parent", "tokenizer")
+    __slots__ = ("_prompt", "data", "drawn_by", "full", "links", "log_model", "log_prob", "parent", "tokenizer")
 
     def __init__(
         self,
@@ -48,6 +50,9 @@ class Text:
             self.links = parent.links
         else:
             self.links = parent.links + (len(data) + (log_prob is not None)).to_bytes(4, "little")
+        self._prompt: Text | None = None  # all of it is given
+        if parent is not None:
+            self._prompt = parent if parent._prompt is None and self.sampled else parent._prompt
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, text: str) -> Text:
@@ -55,7 +60,7 @@ class Text:
         return cls(tokenizer, tokenizer.encode(text))
 
     @property
-    def key(self) -> tuple[bytes, bytes]:
+    def key(self) -> TextKey:
         """The tokens and how they came about, (data, links): with equal keys, a model computes the same bits."""
         return self.data, self.links
 
@@ -65,11 +70,16 @@ class Text:
         return self.log_prob is not None and self.parent is not None
 
     @property
+    def prompt(self) -> Text:
+        """What was given before anything was sampled."""
+        return self if self._prompt is None else self._prompt
+
+    @property
     def start(self) -> int:
         """Tokens before the last link."""
         return 0 if self.parent is None else len(self.parent)
 
-    def chain(self, until: Container[tuple[bytes, bytes]] = ()) -> Iterator[Text]:
+    def chain(self, until: Container[TextKey] = ()) -> Iterator[Text]:
         """This text, then its ancestors; from links without tokens the parent. Ends before a key of `until`."""
         text: Text | None = self
         while text is not None and text.data and text.key not in until:

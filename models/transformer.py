@@ -11,6 +11,7 @@ Sources: Touvron et al. 2023 (Llama); Su et al. 2021 (RoPE); Ainslie et al. 2023
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from ppl.models.config import Config
 
 Params = dict[str, Array]
 CHUNK = 64  # tokens of the cache that are attended at a time; capacities are multiples
+GROUP = 8  # neighbouring rows that may share a stem
 
 
 class Cache(NamedTuple):
@@ -43,6 +45,22 @@ class Cache(NamedTuple):
     def capacity(self) -> int:
         """Tokens that a row has room for."""
         return self.keys[0].shape[0] * CHUNK
+
+
+_Sums = tuple[Array, Array, Array]  # largest score, sum of the weights, weighted sum of the values; of each query
+
+
+class Stems(NamedTuple):
+    """What rows have in common, kept once for every `GROUP` neighbours: the whole chunks that their texts begin with.
+
+    One product attends a chunk of a stem for all rows of the group, several times as fast as a chunk for each. The
+    sums are the same, to the last bit: a text does not know whether its row has a stem.
+    """
+
+    cache: Cache
+    """Group g's chunks are those of row g."""
+    chunks: Array
+    """How many there are, int32 [groups]; the rows of the group hold what comes behind them."""
 
 
 def empty_cache(config: Config, rows: int, capacity: int, dtype: Any = jnp.float32) -> Cache:
@@ -101,20 +119,22 @@ def init_params(config: Config, key: Array) -> Params:
 
 def advance(
     params: Params, config: Config, tokens: Array, cache: Cache | None = None, lengths: Array | None = None,
-    live: Array | None = None,
+    live: Array | None = None, stems: Stems | None = None,
 ) -> tuple[Array, Cache | None]:  # fmt: skip
     """Feed `tokens` [rows, S] to rows that hold `lengths` [rows] tokens.
 
     Returns the hidden states after the final norm, [rows, S, hidden_size], and the cache with the
     tokens written behind the old ones. Rows may be ragged: a row's surplus tokens (padding) are
     written past its true length, where nothing attends and the next call overwrites. Nothing is written to rows that
-    are not `live` [rows]; their lengths should be 0. Without a cache the rows start empty and nothing is kept.
+    are not `live` [rows]; their lengths should be 0. `lengths` count the tokens of `stems`, which the cache does not
+    hold. Without a cache the rows start empty and nothing is kept.
     """
     rows, steps = tokens.shape
     start = jnp.zeros((rows,), jnp.int32) if lengths is None else lengths
     positions = start[:, None] + jnp.arange(steps)
     cos, sin = _rope(config, positions)
     row = jnp.arange(rows)[:, None]
+    begin = jnp.zeros((rows, 1), jnp.int32) if stems is None else CHUNK * jnp.repeat(stems.chunks, GROUP)[:, None]
     x = params["model.embed_tokens.weight"][tokens]
     keys, values = [], []
     for i in range(config.num_hidden_layers):
@@ -129,11 +149,12 @@ def advance(
             attended = _attend(q, k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), _visible(config, positions, steps))
         else:
             # A place beyond the end is dropped.
-            places = positions if live is None else jnp.where(live[:, None], positions, cache.capacity)
+            places = positions - begin if live is None else jnp.where(live[:, None], positions - begin, cache.capacity)
             chunk, place = places // CHUNK, places % CHUNK
             keys.append(cache.keys[i].at[chunk, row, :, :, place].set(k, mode="drop"))
             values.append(cache.values[i].at[chunk, row, :, place].set(v, mode="drop"))
-            attended = _attend_chunks(config, q, keys[i], values[i], positions)
+            stem = None if stems is None else (stems.cache.keys[i], stems.cache.values[i], stems.chunks)
+            attended = _attend_chunks(config, q, keys[i], values[i], positions, begin, stem)
         x = x + _project(params, f"{attn}.o_proj", attended.astype(x.dtype))
         h = _norm(x, params[f"model.layers.{i}.post_attention_layernorm.weight"], config.rms_norm_eps)
         gated = jax.nn.silu(_project(params, f"{mlp}.gate_proj", h)) * _project(params, f"{mlp}.up_proj", h)
@@ -212,40 +233,96 @@ def _attend(q: Array, k: Array, v: Array, visible: Array) -> Array:
 
 
 def _visible(config: Config, positions: Array, capacity: int, first: Array | int = 0) -> Array:
-    """Which of the tokens `first` and so on a token at these positions [rows, S] sees: [rows, S, capacity]."""
-    places = first + jnp.arange(capacity)
+    """Which of the tokens `first` ([rows, 1]) and so on one at these positions [rows, S] sees: [rows, S, capacity]."""
+    places = jnp.asarray(first)[..., None] + jnp.arange(capacity)
     visible = places <= positions[..., None]
     if config.sliding_window is not None:
         visible &= places > positions[..., None] - config.sliding_window
     return visible
 
 
-def _attend_chunks(config: Config, q: Array, keys: Array, values: Array, positions: Array) -> Array:
-    """As `_attend` over a cache (see `Cache`): the cost follows the longest row, not the capacity.
-
-    The softmax is summed chunk by chunk (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax"); a
-    chunk of which a row sees nothing leaves its sums as they are, to the last bit.
-    """
+def _attend_chunks(
+    config: Config, q: Array, keys: Array, values: Array, positions: Array, begin: Array,
+    stem: tuple[Array, Array, Array] | None,
+) -> Array:  # fmt: skip
+    """As `_attend` over a cache (see `Cache`) and its stems: the cost follows the longest row, not the capacity."""
     rows, steps, heads, dim = q.shape
-    kv_heads = keys.shape[2]
-    shape = rows, kv_heads, heads // kv_heads, steps, dim
-    q = q.reshape(rows, steps, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, dim) * dim**-0.5
-    chunks = jnp.minimum(jnp.max(positions) // CHUNK + 1, len(keys))
-
-    def step(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        top, total, out = state
-        k = jax.lax.dynamic_index_in_dim(keys, i, 0, keepdims=False)
-        v = jax.lax.dynamic_index_in_dim(values, i, 0, keepdims=False)
-        scores = jnp.einsum("bhqd,bhdc->bhqc", q, k, preferred_element_type=jnp.float32)
-        visible = _visible(config, positions, CHUNK, i * CHUNK)[:, None, None]
-        scores = jnp.where(visible, scores.reshape(*shape[:-1], CHUNK), -jnp.inf).reshape(scores.shape)
-        new = jnp.maximum(top, jnp.max(scores, -1, keepdims=True))
-        shrink, weights = jnp.exp(top - new), jnp.exp(scores - new)
-        total = total * shrink + jnp.sum(weights, -1, keepdims=True)
-        seen = jnp.einsum("bhqc,bhcd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-        return new, total, out * shrink + seen
-
+    kv_heads, shared = keys.shape[2], heads // keys.shape[2]
+    q = q.reshape(rows, steps, kv_heads, shared, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
+    q = q.reshape(rows, kv_heads, shared * steps, dim)
     lowest = jnp.finfo(jnp.float32).min  # finite, so that chunks outside of a window are nothing and not nan
-    start = jnp.full((*q.shape[:-1], 1), lowest), jnp.zeros((*q.shape[:-1], 1)), jnp.zeros(q.shape, jnp.float32)
-    _, total, out = jax.lax.fori_loop(0, chunks, step, start)
-    return (out / total).reshape(shape).transpose(0, 3, 1, 2, 4).reshape(rows, steps, heads * dim)
+    sums = jnp.full((*q.shape[:-1], 1), lowest), jnp.zeros((*q.shape[:-1], 1)), jnp.zeros(q.shape, jnp.float32)
+
+    def visible(first: Array) -> Array:
+        """Of a chunk whose tokens are `first` and so on, what each query of each head sees: [rows, queries, CHUNK]."""
+        seen = _visible(config, positions, CHUNK, first)[:, None]
+        return jnp.broadcast_to(seen, (rows, shared, steps, CHUNK)).reshape(rows, -1, CHUNK)
+
+    if stem is not None:
+        sums = _attend_stems(q, sums, *stem, visible, steps == 1 and _same_together(config))
+
+    def step(i: Array, sums: _Sums) -> _Sums:
+        return _attend_chunk(q, sums, _chunk(keys, i), _chunk(values, i), visible(begin + i * CHUNK))
+
+    chunks = jnp.minimum(jnp.max(positions - begin) // CHUNK + 1, len(keys))
+    _, total, out = jax.lax.fori_loop(0, chunks, step, sums)
+    out = (out / total).reshape(rows, kv_heads, shared, steps, dim)
+    return out.transpose(0, 3, 1, 2, 4).reshape(rows, steps, heads * dim)
+
+
+def _attend_stems(
+    q: Array, sums: _Sums, keys: Array, values: Array, chunks: Array, visible: Callable[[Array], Array], together: bool
+) -> _Sums:
+    """What each query has seen of the stem of its group; `together`: by one product for all rows of the group."""
+    mine = jnp.repeat(chunks, GROUP)[:, None, None]
+
+    def group(x: Array) -> Array:
+        """[rows, kv_heads, queries, n] -> [groups, kv_heads, GROUP * queries, n]"""
+        x = x.reshape(-1, GROUP, *x.shape[1:]).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    def ungroup(x: Array) -> Array:
+        x = x.reshape(*x.shape[:2], GROUP, -1, x.shape[-1]).swapaxes(1, 2)
+        return x.reshape(-1, *x.shape[2:])
+
+    if together:
+        q, sums = group(q), jax.tree.map(group, sums)
+
+    def step(i: Array, sums: _Sums) -> _Sums:
+        k, v = _chunk(keys, i), _chunk(values, i)
+        if not together:
+            k, v = jnp.repeat(k, GROUP, 0), jnp.repeat(v, GROUP, 0)
+        return _attend_chunk(q, sums, k, v, (visible(i * CHUNK) & (i < mine)).reshape(len(q), -1, CHUNK))
+
+    sums = jax.lax.fori_loop(0, jnp.max(chunks), step, sums)
+    return jax.tree.map(ungroup, sums) if together else sums
+
+
+def _same_together(config: Config) -> bool:
+    """Whether one product for `GROUP` rows gives the bits that one for each gives.
+
+    XLA:CPU takes another routine for some shapes. Measured with jax 0.10, not documented: `tests/models/test_stems.py`
+    would see it change.
+    """
+    if jax.default_backend() != "cpu" or config.head_dim in (64, 128):
+        return True
+    return config.head_dim >= 32 and config.num_attention_heads <= 6 * config.num_key_value_heads
+
+
+def _chunk(x: Array, i: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+
+
+def _attend_chunk(q: Array, sums: _Sums, k: Array, v: Array, visible: Array) -> _Sums:
+    """Add a chunk to the sums of a softmax (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax").
+
+    A chunk of which a query sees nothing leaves its sums as they are, to the last bit.
+    """
+    top, total, out = sums
+    scores = jnp.einsum("bhqd,bhdc->bhqc", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible[:, None], scores, -jnp.inf)
+    new = jnp.maximum(top, jnp.max(scores, -1, keepdims=True))
+    shrink, weights = jnp.exp(top - new), jnp.exp(scores - new)
+    total = total * shrink + jnp.sum(weights, -1, keepdims=True)
+    seen = jnp.einsum("bhqc,bhcd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return new, total, out * shrink + seen

@@ -19,7 +19,7 @@ from ppl.models.engine import Engine, least_rows
 from ppl.models.language_model import Extension, LanguageModel
 from ppl.models.rows import Slab
 from ppl.models.text import Text, Tokenizer
-from ppl.models.transformer import Config, Params, advance, init_params, logits
+from ppl.models.transformer import GROUP, Config, Params, advance, init_params, logits
 from ppl.source import Key
 
 MakeModel = Callable[..., LanguageModel]
@@ -57,7 +57,12 @@ def consistent(lm: LanguageModel) -> None:
     rows = lm.engine.rows
     for slab in rows.slabs:
         assert slab.pins == [0] * slab.rows
-        for held in slab.held:
+        for index, held in enumerate(slab.held):
+            stem, chunks = slab.stem_of[index // GROUP], int(slab.stemmed[index // GROUP])
+            assert (stem is None) == (chunks == 0) and chunks <= slab.most
+            assert all(64 * chunks <= row.length <= slab.room(index) for row in held)
+            for row in held:
+                assert stem is None or (row.key is not None and row.key[0].startswith(stem[0]))
             assert all(a.length < b.length for a, b in itertools.pairwise(held))
             keys = [row.key[0] for row in held if row.key is not None]
             assert all(b.startswith(a) for a, b in itertools.pairwise(keys))
@@ -176,9 +181,9 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
     sizes = list[int]()
     place = type(small().engine.rows).place
 
-    def spy(self: object, sources: object, size: int, tokens: int) -> tuple[Slab, list[int]]:
+    def spy(self: object, wants: object, size: int) -> tuple[Slab, list[int]]:
         sizes.append(size)
-        return place(self, sources, size, tokens)  # pyright: ignore[reportArgumentType]
+        return place(self, wants, size)  # pyright: ignore[reportArgumentType]
 
     lm = small()
     lm.engine.least = 8

@@ -22,9 +22,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,14 @@ from ppl.models import decode as device
 from ppl.models.clock import Usage
 from ppl.models.decode import Progress, Stop
 from ppl.models.draw import Options, Sampling
-from ppl.models.rows import Row, Rows, Slab, Want, gather
+from ppl.models.job import Call, Job, alike, pieces_of
+from ppl.models.places import Want
+from ppl.models.rows import Rows, gather
+from ppl.models.slab import Hold, Lease, Row
 from ppl.models.text import TOKEN_BYTES, Text, TextKey
 from ppl.models.transformer import Config, Params
 
 MOST_ROWS = {"cpu": 128}  # per call; elsewhere 1,024
-FEED = 256  # tokens of a row that are read at once
 
 
 class Engine:
@@ -84,12 +86,12 @@ class Engine:
                 f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow"
             )
         ends = np.minimum(lengths + min(max_tokens, self.capacity), self.capacity)
-        sampling, calls = self._sampling(options), list[_Call]()
-        held = self._held(texts)
+        sampling, calls = self._sampling(options), list[Call]()
+        held, hold = self._held(texts)
         order = self._by_slab(held)
-        for part, sources in self._parts(order, [held[i] for i in order]):
+        for part, sources in self._parts(order, [held[i] for i in order], hold):
             which = np.array(order[part])
-            job = _Job([texts[i] for i in which], lengths[which], ends[which], keys[which], stop, sampling)
+            job = Job([texts[i] for i in which], lengths[which], ends[which], keys[which], stop, sampling)
             calls.append(self._begin(job, np.arange(len(which)), sources, job.starts))
         return partial(self._finish, calls, order)
 
@@ -98,17 +100,17 @@ class Engine:
         out = [0.0] * len(texts)
         sampling, groups = self._sampling(options), defaultdict[tuple[int, int], list[int]](list)
         for i, (parent, text) in enumerate(zip(parents, texts, strict=True)):
-            groups[_pieces(len(text) - len(parent))].append(i)
+            groups[pieces_of(len(text) - len(parent))].append(i)
         for (width, pieces), group in groups.items():
             some = [parents[i] for i in group]
-            for part, sources in self._parts(some, self._held(some), width):
+            for part, sources in self._parts(some, *self._held(some), width):
                 rows, start = group[part], time.perf_counter()
                 tokens = [texts[i].tokens[len(parents[i]) :] for i in rows]
-                slab, targets, _, total = self._read(sources, some[part], tokens, width, pieces, sampling)
+                lease, _, total = self._read(sources, some[part], tokens, width, pieces, sampling)
                 self._started(total, start)
-                values = self.usage.clock.wait([total])[0]
-                self.rows.release(slab, targets)
-                for i, target in zip(rows, targets, strict=True):
+                values = self._wait(lease, [total])[0]
+                lease.end()
+                for i, target in zip(rows, lease.targets, strict=True):
                     out[i] = float(values[target])
         return out
 
@@ -120,10 +122,7 @@ class Engine:
 
     def last(self, texts: Sequence[Text]) -> list[Row]:
         """What is known at the last token of each text: hidden state and score. Their places may be taken already."""
-        rows = self._held(texts)
-        for row in rows:
-            self.rows.unpin(row)
-        return rows
+        return self._held(texts)[0]
 
     def hidden(self, texts: Sequence[Text]) -> np.ndarray:
         """The last hidden state of each text, after the final norm: float32 [texts, hidden_size]."""
@@ -143,38 +142,27 @@ class Engine:
         """Drop the cached rows of all but the newest `keep` slabs; they are made again when they are needed."""
         self.rows.forget(keep)
 
-    def _held(self, texts: Sequence[Text]) -> list[Row]:
-        """The rows of the texts, each pinned; those not cached are made."""
-        found = [self.rows.find(text.key) for text in texts]
+    def _held(self, texts: Sequence[Text]) -> tuple[list[Row], Hold]:
+        """The rows of the texts, each held as often as it is among them; those not cached are made."""
+        found, hold = [self.rows.find(text.key) for text in texts], Hold()
         for row in found:
             if row is not None:
-                self.rows.pin(row)
-        try:
-            made = self._make(text for text, row in zip(texts, found, strict=True) if row is None)
-        except BaseException:
-            for row in found:
-                if row is not None:
-                    self.rows.unpin(row)
-            raise
-        for i, row in enumerate(found):
-            if row is None:
-                found[i] = made[texts[i].key]
-                self.rows.pin(found[i])  # pyright: ignore[reportArgumentType]
-        for row in made.values():
-            self.rows.unpin(row)
-        return found  # pyright: ignore[reportReturnType]
+                hold.keep(row)
+        made = self._make((text for text, row in zip(texts, found, strict=True) if row is None), hold)
+        rows = [made[text.key] if row is None else row for text, row in zip(texts, found, strict=True)]
+        return rows, hold
 
     def _parts(
-        self, texts: Sequence[Any], sources: Sequence[Row | None], width: int = 1
+        self, texts: Sequence[Any], sources: Sequence[Row | None], hold: Hold, width: int = 1
     ) -> Iterable[tuple[slice, Sequence[Row | None]]]:
-        """What goes into one call each; the sources are unpinned just before."""
+        """What goes into one call each; the sources are let go just before."""
         most = max(1, self.most // width)
         self.rows.expect(-(-len(texts) // most))
         for low in range(0, len(texts), most):
             part = slice(low, low + most)
             for row in sources[part]:
                 if row is not None:
-                    self.rows.unpin(row)
+                    hold.let_go(row)
             yield part, sources[part]
 
     def _size(self, count: int, width: int = 1) -> int:
@@ -185,13 +173,14 @@ class Engine:
         return size
 
     def _begin(
-        self, job: _Job, which: np.ndarray, sources: Sequence[Row | None], lengths: np.ndarray,
+        self, job: Job, which: np.ndarray, sources: Sequence[Row | None], lengths: np.ndarray,
         states: np.ndarray | None = None,
-    ) -> _Call:  # fmt: skip
+    ) -> Call:  # fmt: skip
         """Start one call; see `device.decode`. The one place that makes it: its operands always have the same types."""
         begin, size = time.perf_counter(), self._size(len(which))
         wants = [Want.of(row, job.texts[i], int(job.ends[i])) for row, i in zip(sources, which, strict=True)]
-        slab, targets = self.rows.place(wants, size)
+        lease = self.rows.place(wants, size)
+        slab, targets = lease.slab, lease.targets
         hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
 
         def spread(x: np.ndarray) -> np.ndarray:
@@ -208,12 +197,13 @@ class Engine:
             for target, block in zip(targets, job.forced, strict=True):
                 blocks[target, : len(block)] = block
             forced, least = jnp.asarray(blocks), 0
-        slab.cache, progress, written = device.decode(
-            self.params, self.config, slab.cache, slab.shared, progress, spread(job.starts[which]),
-            spread(job.ends[which]), spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
-        )  # fmt: skip
+        with lease:
+            slab.cache, progress, written = device.decode(
+                self.params, self.config, slab.cache, slab.shared, progress, spread(job.starts[which]),
+                spread(job.ends[which]), spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
+            )  # fmt: skip
         self._started(written.scores, begin)
-        return _Call(job, which, slab, targets, progress, written)
+        return Call(job, which, lease, progress, written)
 
     def _by_slab(self, rows: Sequence[Row]) -> Sequence[int]:
         """An order in which those that are in one slab go into one call, so that few have to be moved."""
@@ -222,10 +212,10 @@ class Engine:
         slabs = {id(slab): place for place, slab in enumerate(self.rows.slabs)}
         return sorted(range(len(rows)), key=lambda i: slabs.get(id(rows[i].slab), -1))
 
-    def _finish(self, calls: Sequence[_Call], order: Sequence[int]) -> list[Text]:
+    def _finish(self, calls: Sequence[Call], order: Sequence[int]) -> list[Text]:
         """Wait for blocks. Where few rows of a call go on, they do so in a smaller one."""
         for call in calls:
-            rest: _Call | None = call
+            rest: Call | None = call
             while rest is not None:
                 rest = self._ended(rest)
         out: list[Any] = [None] * len(order)
@@ -233,36 +223,37 @@ class Engine:
             out[i] = text
         return out
 
-    def _ended(self, call: _Call) -> _Call | None:
+    def _ended(self, call: Call) -> Call | None:
         """Wait for a call and keep what is done; start another one for the rest."""
-        job, slab, progress = call.job, call.slab, call.progress
-        *arrays, lengths, states = self.usage.clock.wait([*call.written, progress.lengths, progress.state])
+        job, slab, targets, progress = call.job, call.lease.slab, call.lease.targets, call.progress
+        *arrays, lengths, states = self._wait(call.lease, [*call.written, progress.lengths, progress.state])
         tokens, counts, log_q, log_p, going, scores = arrays
         self.usage.tokens += int(counts.sum())
         tokens = np.ascontiguousarray(tokens[:, : counts.max()])
         done, rest = list[int](), list[int]()
-        for i, target in zip(call.which.tolist(), call.targets, strict=True):
+        for i, target in zip(call.which.tolist(), targets, strict=True):
             job.add(i, tokens[target, : counts[target]], float(log_q[target]), float(log_p[target]))
             (rest if going[target] else done).append(target)
-        at = dict(zip(call.targets, call.which.tolist(), strict=True))
+        at = dict(zip(targets, call.which.tolist(), strict=True))
         new = [job.text(at[target], self.full) for target in done]
-        self.rows.settle(slab, done, lengths[done].tolist(), [text.key for text in new], progress.hidden, scores)
+        self.rows.settle(call.lease, done, lengths[done].tolist(), [text.key for text in new], progress.hidden, scores)
         if not rest:
             return None
         sources = [Row(slab, target, int(lengths[target]), progress.hidden, target, 0.0, None) for target in rest]
         which = np.array([at[target] for target in rest])
         following = self._begin(job, which, sources, lengths[rest], states[rest])
-        self.rows.release(slab, rest)
+        call.lease.end()
         return following
 
-    def _make(self, texts: Iterable[Text]) -> dict[TextKey, Row]:
+    def _make(self, texts: Iterable[Text], hold: Hold) -> dict[TextKey, Row]:
         """Rows of texts that are not cached, link by link from what is; in each stage all texts go one link on.
 
-        Each of them is pinned.
+        They are held as often as they are wanted.
         """
         stages: list[dict[TextKey, Text]] = []
-        wanted = {text.key: text for text in texts}
-        for text in wanted.values():
+        some = list(texts)
+        wanted = Counter(text.key for text in some)
+        for text in {text.key: text for text in some}.values():
             if len(text) > self.capacity or not len(text):
                 raise ValueError(f"a text of {len(text)} tokens does not fit the context of 1..{self.capacity} tokens: "
                                  f"{str(text)[:60]!r}")  # fmt: skip
@@ -273,19 +264,20 @@ class Engine:
         # A row stays as it is until all that stand on it are made.
         uses = Counter(link.parent.key for stage in stages for link in stage.values() if link.parent is not None)
         known = {key: row for key in uses if (row := self.rows.find(key)) is not None}
-        made = dict[TextKey, Row]()
+        made, until = dict[TextKey, Row](), Hold()
         for key, row in known.items():
-            self.rows.pin(row, uses[key])
+            until.keep(row, uses[key])
         for stage in stages:
-            for width, pieces, group in _alike(stage.values()):
+            for width, pieces, group in alike(stage.values()):
                 under = [None if text.parent is None else known.get(text.parent.key) for text in group]
-                for part, sources in self._parts(group, under, width):
+                for part, sources in self._parts(group, under, until, width):
                     for row in self._link(group[part], sources, width, pieces):
                         key = row.key
                         assert key is not None
                         known[key] = row
-                        self.rows.pin(row, uses[key] + (key in wanted))
+                        until.keep(row, uses[key])
                         if key in wanted:
+                            hold.keep(row, wanted[key])
                             made[key] = row
         return made
 
@@ -296,29 +288,30 @@ class Engine:
         begin = time.perf_counter()
         parents = [text.parent for text in texts]
         if pieces:
-            slab, targets, hidden, scores = self._read(sources, parents, blocks, width, pieces, None)
+            lease, hidden, scores = self._read(sources, parents, blocks, width, pieces, None)
             self._started(scores, begin)
         else:
             starts = np.array([text.start for text in texts], np.int32)
             ends, keys = np.array(lengths, np.int32), np.zeros((len(texts), 2), np.uint32)
-            job = _Job(parents, starts, ends, keys, self._never, self._sampling(Options()), blocks)
-            _, _, slab, targets, progress, written = self._begin(job, np.arange(len(texts)), sources, starts)
-            hidden, scores = progress.hidden, written.scores
+            job = Job(parents, starts, ends, keys, self._never, self._sampling(Options()), blocks)
+            call = self._begin(job, np.arange(len(texts)), sources, starts)
+            lease, hidden, scores = call.lease, call.progress.hidden, call.written.scores
         self.usage.fed += sum(map(len, blocks))
-        values = self.usage.clock.wait([scores])[0]
-        return self.rows.settle(slab, targets, lengths, [text.key for text in texts], hidden, values)
+        values = self._wait(lease, [scores])[0]
+        return self.rows.settle(lease, lease.targets, lengths, [text.key for text in texts], hidden, values)
 
     def _read(
         self, sources: Sequence[Row | None], parents: Sequence[Text | None], blocks: Sequence[np.ndarray], width: int,
         pieces: int, how: Sampling | None,
-    ) -> tuple[Slab, list[int], Array, Array]:  # fmt: skip
+    ) -> tuple[Lease, Array, Array]:  # fmt: skip
         """Read a block behind each parent, whose row is the source, all at once but for blocks that are very long.
 
-        Gives the slab, the places, the last hidden states, and scores there, or if `how` is given log probabilities.
+        Gives the rows, the last hidden states, and scores there, or if `how` is given log probabilities.
         """
         size, before = self._size(len(blocks), width), [0 if row is None else row.length for row in sources]
         ends = [length + len(block) for length, block in zip(before, blocks, strict=True)]
-        slab, targets = self.rows.place(list(map(Want.of, sources, parents, ends)), size)
+        lease = self.rows.place(list(map(Want.of, sources, parents, ends)), size)
+        slab, targets = lease.slab, lease.targets
         hidden = gather(zip(sources, targets, strict=True), size, self.config.hidden_size, self.dtype)
         lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
         tokens = np.zeros((size, width * pieces), np.int32)
@@ -326,76 +319,26 @@ class Engine:
         for target, block in zip(targets, blocks, strict=True):
             tokens[target, : len(block)] = block
         out: Any = 0.0
-        for low in range(0, width * pieces, width):
-            here = np.clip(counts - low, 0, width)
-            place = slab.cache, slab.shared, hidden, lengths, tokens[:, low : low + width], here
-            if how is None:
-                slab.cache, hidden, out = device.feed(self.params, self.config, *place)
-            else:
-                slab.cache, hidden, total = device.log_probs(self.params, self.config, *place, how)
-                out = out + total
-            lengths = lengths + here
-        return slab, targets, hidden, out
+        with lease:
+            for low in range(0, width * pieces, width):
+                here = np.clip(counts - low, 0, width)
+                place = slab.cache, slab.shared, hidden, lengths, tokens[:, low : low + width], here
+                if how is None:
+                    slab.cache, hidden, out = device.feed(self.params, self.config, *place)
+                else:
+                    slab.cache, hidden, total = device.log_probs(self.params, self.config, *place, how)
+                    out = out + total
+                lengths = lengths + here
+        return lease, hidden, out
+
+    def _wait(self, lease: Lease, results: Sequence[Array]) -> list[np.ndarray]:
+        """The results of a call on the host. Errors of the device, and Ctrl-C, come out here."""
+        with lease:
+            return self.usage.clock.wait(results)
 
     def _started(self, result: Array, start: float) -> None:
         self.usage.calls += 1
         self.usage.clock.started(result, start)
-
-
-class _Job:
-    """One block behind each of some texts."""
-
-    def __init__(
-        self, texts: Sequence[Any], starts: np.ndarray, ends: np.ndarray, keys: np.ndarray, stop: Stop, how: Sampling,
-        forced: Sequence[np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
-        self.texts, self.starts, self.ends, self.keys = texts, starts, ends, keys
-        self.stop, self.how, self.forced = stop, how, forced
-        self.written: list[Any] = [None] * len(texts)
-        self._blocks: list[bytes] = [b""] * len(texts)
-        self._log_q, self._log_p = [0.0] * len(texts), [0.0] * len(texts)
-
-    def add(self, i: int, tokens: np.ndarray, log_q: float, log_p: float) -> None:
-        """Further tokens of block i."""
-        self._blocks[i] += tokens.tobytes()
-        self._log_q[i] += log_q
-        self._log_p[i] += log_p
-
-    def text(self, i: int, full: int) -> Text:
-        """Block i is done; `full` are the bytes that leave no room."""
-        parent = self.texts[i]
-        data = parent.data + self._blocks[i]
-        self.written[i] = Text(parent.tokenizer, data, parent, self._log_q[i], len(data) >= full)
-        self.written[i].log_model = self._log_p[i]
-        return self.written[i]
-
-
-class _Call(NamedTuple):
-    """A call of `decode` that has been started, for the texts `which` of a job."""
-
-    job: _Job
-    which: np.ndarray
-    slab: Slab
-    targets: list[int]
-    progress: Progress
-    written: device.Written
-
-
-def _alike(links: Iterable[Text]) -> Iterator[tuple[int, int, list[Text]]]:
-    """Links that can be made in one call: their width and number of pieces, 0 for sampled ones."""
-    groups = defaultdict[tuple[int, int], list[Text]](list)
-    for link in links:
-        groups[(1, 0) if link.sampled else _pieces(len(link) - link.start)].append(link)
-    for (width, pieces), group in groups.items():
-        yield width, pieces, group
-
-
-def _pieces(length: int) -> tuple[int, int]:
-    """Width and number of pieces in which given tokens are read: few shapes, and they depend on the text alone."""
-    width = 4
-    while width < min(length, FEED):
-        width *= 4
-    return width, -(-length // width)
 
 
 def least_rows(config: Config) -> int:

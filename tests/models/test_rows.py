@@ -17,7 +17,7 @@ from ppl.models.decode import Stop
 from ppl.models.draw import Options
 from ppl.models.engine import Engine, least_rows
 from ppl.models.language_model import Extension, LanguageModel
-from ppl.models.rows import Slab
+from ppl.models.slab import Lease
 from ppl.models.text import Text, Tokenizer
 from ppl.models.transformer import GROUP, Config, Params, advance, init_params, logits
 from ppl.source import Key
@@ -181,7 +181,7 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
     sizes = list[int]()
     place = type(small().engine.rows).place
 
-    def spy(self: object, wants: object, size: int) -> tuple[Slab, list[int]]:
+    def spy(self: object, wants: object, size: int) -> Lease:
         sizes.append(size)
         return place(self, wants, size)  # pyright: ignore[reportArgumentType]
 
@@ -235,3 +235,37 @@ def test_a_failed_call_leaves_no_row_taken() -> None:
     with pytest.raises(ValueError, match="201 tokens does not fit"):
         lm.engine.hidden(texts)
     consistent(lm)
+
+
+def test_a_call_that_nobody_waits_for_leaves_no_row_taken() -> None:
+    lm = small(rows=8)
+    texts = extended(lm, [lm.text("一丁")] * 4, 0, max_tokens=5)
+    finish = lm.engine.decode(texts, np.zeros((4, 2), np.uint32), lm.stop(())[0], 5, Options())
+    del finish
+    consistent(lm)
+    np.testing.assert_array_equal(lm.engine.hidden(texts), small(rows=8).engine.hidden(texts))
+
+
+def _fail_at_once(error: type[BaseException], *_: object) -> None:
+    raise error
+
+
+def test_a_call_that_is_interrupted_leaves_no_row_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-C while the device is at work, or by an error of the device: both come out where one waits for it."""
+    lm = small(rows=8)
+    texts = extended(lm, [lm.text("一丁")] * 12, 0, max_tokens=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(lm.engine.usage.clock, "wait", partial(_fail_at_once, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extended(lm, texts, 1, max_tokens=5)
+        with pytest.raises(KeyboardInterrupt):
+            lm.engine.log_probs([lm.text("一丁")] * 12, texts, Options())
+        with pytest.raises(KeyboardInterrupt):
+            lm.engine.hidden([text + "七" for text in texts])
+    monkeypatch.setattr("ppl.models.decode.decode", partial(_fail_at_once, MemoryError))
+    with pytest.raises(MemoryError):
+        extended(lm, texts, 1, max_tokens=5)
+    monkeypatch.undo()
+    consistent(lm)
+    found, expected = extended(lm, texts, 1, max_tokens=5), extended(small(rows=8), texts, 1, max_tokens=5)
+    assert [text.log_prob for text in found] == [text.log_prob for text in expected]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rows import consistent, extended, uncached
 
-from ppl.models import rows
+from ppl.models import places
 from ppl.models.draw import Options
 from ppl.models.engine import Engine
 from ppl.models.language_model import LanguageModel
-from ppl.models.rows import Want
+from ppl.models.places import Want
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
 from ppl.models.transformer import CHUNK, GROUP, Cache, Config, Stems, advance, init_params
@@ -98,7 +98,7 @@ def test_random_trees_with_and_without_stems(
     """Prompts that fill no, one and two chunks, groups that they fill and groups that they share: the same bits."""
     found = run(model(memory=memory, rows=size), steps, crowded)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows.Want, "of", lambda source, text, end: Want(source, None, 0, end))
+        patch.setattr(places.Want, "of", lambda source, text, end: Want(source, None, 0, end))
         plain = model(memory=10**9, rows=size)
         expected = run(plain, steps, crowded)
         assert set(stemmed(plain)) <= {0}
@@ -169,11 +169,14 @@ def test_what_does_not_fill_a_group_shares_it_where_there_is_no_room() -> None:
     """Twelve of one prompt and twelve of another in 24 rows: four of each have their whole text in their rows."""
     lm = model(rows=32)
     wants = [Want(None, (b"a", b""), 1, 70)] * 12 + [Want(None, (b"b", b""), 2, 140)] * 13
-    assert len(set(lm.engine.rows.place(wants, 32)[1])) == 25
+    lease = lm.engine.rows.place(wants, 32)
+    assert len(set(lease.targets)) == 25
     assert lm.engine.rows.slabs[-1].stemmed.tolist() == [1, 1, 2, 2]
+    lease.end()
     more = [*wants, *[Want(None, None, 0, 80)] * 7]
-    slab, targets = lm.engine.rows.place(more, 32)
-    assert len(set(targets)) == 32 and sorted(slab.stemmed.tolist()) == [0, 0, 1, 2]
+    lease = lm.engine.rows.place(more, 32)
+    slab = lease.slab
+    assert len(set(lease.targets)) == 32 and sorted(slab.stemmed.tolist()) == [0, 0, 1, 2]
     assert slab.cache.capacity >= 140
 
 

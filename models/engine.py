@@ -74,11 +74,13 @@ class Engine:
         return self.config.max_position_embeddings
 
     def decode(
-        self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, options: Options
-    ) -> Callable[[], list[Text]]:
+        self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, options: Options,
+        states: np.ndarray | None = None,
+    ) -> Callable[[], list[Text]]:  # fmt: skip
         """Start one block behind each text; the returned function waits for the longer texts.
 
-        A block ends with the stop, at `max_tokens`, or at the end of the context. `keys` is uint32 [texts, 2].
+        A block ends with the stop, at `max_tokens`, or at the end of the context. `keys` is uint32 [texts, 2],
+        `states` int32 [texts] where the stop begins (default 0).
         """
         lengths = np.array([len(text.data) for text in texts], np.int32) // TOKEN_BYTES
         if lengths.max(initial=0) >= self.capacity:
@@ -92,7 +94,8 @@ class Engine:
         for part, sources in self._parts(order, [held[i] for i in order], hold):
             which = np.array(order[part])
             job = Job([texts[i] for i in which], lengths[which], ends[which], keys[which], stop, sampling)
-            calls.append(self._begin(job, np.arange(len(which)), sources, job.starts))
+            begun = None if states is None else states[which]
+            calls.append(self._begin(job, np.arange(len(which)), sources, job.starts, begun))
         return partial(self._finish, calls, order)
 
     def log_probs(self, parents: Sequence[Text], texts: Sequence[Text], options: Options) -> list[float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl.models.draw import Options
+from ppl.models.pieces import Pieces
 from ppl.models.stops import check_block
 from ppl.models.text import Text
 from ppl.models.tokenizer import TOKEN_BYTES
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 class Extension:
     """The distribution over texts that `LanguageModel.extend` denotes."""
 
-    __slots__ = ("lm", "max_tokens", "options", "text", "until")
+    __slots__ = ("lm", "max_tokens", "options", "state", "text", "until")
 
     def __init__(
-        self, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options
+        self, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options, state: int = 0
     ) -> None:
         if not isinstance(text, Text):
             raise TypeError(f"extend needs a Text, like lm.text({text!r})")
@@ -37,6 +38,8 @@ class Extension:
         self.until = until
         self.max_tokens = max_tokens
         self.options = options
+        self.state = state
+        """Of the stop: what `text`, that goes on with a block, has matched of `until`."""
 
     @property
     def family(self) -> Hashable:
@@ -52,7 +55,8 @@ class Extension:
         """Start one block for each, decoded together; the returned function waits for them."""
         lm, until, max_tokens, options = dists[0].lm, dists[0].until, dists[0].max_tokens, dists[0].options
         data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
-        finish = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, options)
+        states = np.array([dist.state for dist in dists], np.int32)
+        finish = lm.engine.decode([dist.text for dist in dists], data, lm.stop(until)[0], max_tokens, options, states)
 
         def texts() -> list[Text]:
             out = finish()
@@ -96,12 +100,35 @@ class Extension:
         limit = min(self.max_tokens, self.lm.engine.capacity - len(self.text))
         if not 1 <= len(block) <= limit:
             return False
-        table, state = self.lm.stop(self.until)[1], 0
+        table, state = self.lm.stop(self.until)[1], self.state
         for position, token in enumerate(block):
             state = table[state, token]
             if state == len(table) - 1:
                 return position == len(block) - 1
         return len(block) == limit
+
+    def stopped(self, value: Text) -> bool:
+        """Whether a block that this drew has come to its end, and not only to `max_tokens`."""
+        return value.full or self._matched(value) == len(self.lm.stop(self.until)[1]) - 1
+
+    def piece(self, text: Text, tokens: int) -> Extension:
+        """At most so many further tokens of the block, of which `text` has some more than `self.text`."""
+        return Extension(self.lm, text, self.until, tokens, self.options, self._matched(text))
+
+    def resample_every(self, tokens: int) -> Pieces:
+        """The same block, written in pieces of so many tokens: see `ppl.models.pieces`.
+
+        Raises:
+            ValueError: `tokens` < 1.
+        """
+        return Pieces(self, tokens)
+
+    def _matched(self, text: Text) -> int:
+        """What `text` has matched of `until`."""
+        table, state = self.lm.stop(self.until)[1], self.state
+        for token in np.frombuffer(text.data[len(self.text.data) :], "<i4").tolist():
+            state = int(table[state, token])
+        return state
 
     def _known(self, value: Text) -> float | None:
         """The log probability of a value, where whoever drew it has computed it."""
@@ -118,7 +145,7 @@ class Extension:
 
     def powered(self, alpha: float) -> Extension:
         """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
-        return Extension(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha))
+        return Extension(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha), self.state)
 
     def encode(self, value: Text) -> Any:
         """A draw as JSON: [the tokens behind `text`, log_prob, full, log_model].
@@ -142,9 +169,12 @@ class Extension:
         """What identifies the distribution when a record is compared with a program: the same in every process."""
         return (
             f"extend({self.lm.name}, text={zlib.crc32(self.text.data):08x}, until={self.until!r}, "
-            f"max_tokens={self.max_tokens}, {self.options!r})"
+            f"max_tokens={self.max_tokens}, {self.options!r}{self._since()})"
         )
 
+    def _since(self) -> str:
+        return f", from state {self.state} of the stop" if self.state else ""
+
     def __repr__(self) -> str:
-        block = f"until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r}"
+        block = f"until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r}{self._since()}"
         return f"Extension(of {len(self.text)} tokens, {block})"

@@ -19,6 +19,7 @@ import numpy as np
 
 from ppl.distributions import Categorical
 from ppl.models.draw import Options
+from ppl.models.pieces import Pieces
 from ppl.models.stops import Until, check_block, stops_of
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
@@ -76,15 +77,20 @@ class TableLM:
 class TableExtension:
     """The distribution over texts that `TableLM.extend` denotes."""
 
-    __slots__ = ("lm", "max_tokens", "options", "text", "until")
+    __slots__ = ("before", "lm", "max_tokens", "options", "text", "until")
 
-    def __init__(self, lm: TableLM, text: Text, until: tuple[str, ...], max_tokens: int, options: Options) -> None:
+    def __init__(
+        self, lm: TableLM, text: Text, until: tuple[str, ...], max_tokens: int, options: Options,
+        before: str = "",
+    ) -> None:  # fmt: skip
         check_block(until, max_tokens)
         self.lm = lm
         self.text = text
         self.until = until
         self.max_tokens = max_tokens
         self.options = options
+        self.before = before
+        """What `text`, that goes on with a block, has of it."""
 
     @property
     def family(self) -> Hashable:
@@ -118,7 +124,20 @@ class TableExtension:
 
     def powered(self, alpha: float) -> TableExtension:
         """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
-        return TableExtension(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha))
+        options = self.options.powered(alpha)
+        return TableExtension(self.lm, self.text, self.until, self.max_tokens, options, self.before)
+
+    def stopped(self, value: Text) -> bool:
+        """As `Extension.stopped`."""
+        return value.finished or any(one in self._written(value) for one in self.until)
+
+    def piece(self, text: Text, tokens: int) -> TableExtension:
+        """As `Extension.piece`."""
+        return TableExtension(self.lm, text, self.until, tokens, self.options, self._written(text))
+
+    def resample_every(self, tokens: int) -> Pieces:
+        """As `Extension.resample_every`."""
+        return Pieces(self, tokens)
 
     def encode(self, value: Text) -> Any:
         """A draw as JSON: what it adds to the text."""
@@ -157,7 +176,11 @@ class TableExtension:
         if not block:
             return False
         ends = self.lm.tokenizer.ends(self.lm.tokenizer.encode(block))
-        return ends or len(block) >= self.max_tokens or any(one in block for one in self.until)
+        return ends or len(block) >= self.max_tokens or any(one in self.before + block for one in self.until)
+
+    def _written(self, text: Text) -> str:
+        """Of the block."""
+        return self.before + str(text)[len(str(self.text)) :]
 
     def _text(self, block: str, log_prob: float) -> Text:
         tokenizer = self.lm.tokenizer

@@ -20,7 +20,8 @@ class Text:
     `parent`: nats, summed over tokens, under the distribution they were drawn from; None if they were not drawn.
 
     A text is a chain of links, each the tokens behind a `parent`: *sampled* where `log_prob` is a number, else *given*
-    (a prompt, `text + "..."`). A link without tokens is none.
+    (a prompt, `text + "..."`). A link without tokens is none. For `key`, sampled links that follow each other are one:
+    a model computes the same, however many blocks the tokens were drawn in.
 
     `str(text)` is what a reader sees (`Tokenizer.decode`): no special tokens, and the bytes of a character at the end
     only once it is whole. So `str(text) == str(text.parent) + text.last` even where a block ends inside a character.
@@ -49,7 +50,10 @@ class Text:
         elif len(data) == len(parent.data):
             self.links = parent.links
         else:
-            self.links = parent.links + (len(data) + (log_prob is not None)).to_bytes(4, "little")
+            before = parent.links
+            if log_prob is not None and before and before[-4] & 1:  # two sampled ones are one
+                before = before[:-4]
+            self.links = before + (len(data) + (log_prob is not None)).to_bytes(4, "little")
         self._prompt: Text | None = None  # all of it is given
         if parent is not None:
             self._prompt = parent if parent._prompt is None and self.sampled else parent._prompt

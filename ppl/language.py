@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ppl.distributions import Distribution, as_distribution
 from ppl.effects import Call, Effect, Factor, Last, Note, Observe, Parallel, Sample, Scan, Twist, is_traced
@@ -21,13 +21,23 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
+class Stepwise(Generic[T]):
+    """What is drawn by a program of several draws; `sample` takes it where it takes a distribution."""
+
+    def written(self, name: str, proposal: Any = None) -> Program[T]:
+        """The program, of this name."""
+        raise NotImplementedError
+
+
+@overload
+def sample(name: str, dist: Stepwise[T], proposal: Any = None) -> Program[T]: ...
 @overload
 def sample(name: str, dist: Distribution[T], proposal: Distribution[T] | None = None) -> Sample[T]: ...
 @overload
 def sample(
     name: str, dist: NumpyroDistribution, proposal: NumpyroDistribution | Distribution[Any] | None = None
 ) -> Sample[Any]: ...
-def sample(name: str, dist: Any, proposal: Any = None) -> Sample[Any]:
+def sample(name: str, dist: Any, proposal: Any = None) -> Sample[Any] | Program[Any]:
     """Draw from `dist`; `await` it for the value. Distributions of numpyro are welcome.
 
     With a `proposal` the value is drawn from that, and the weight multiplied by dist/proposal: the meaning stays.
@@ -35,6 +45,8 @@ def sample(name: str, dist: Any, proposal: Any = None) -> Sample[Any]:
     Raises:
         TypeError: `dist` has no `sample` and `log_prob`.
     """
+    if isinstance(dist, Stepwise):
+        return dist.written(name, proposal)
     if proposal is not None:
         where = f"sample({name!r}, ...)"
         dist = Proposed(as_distribution(dist, where), as_distribution(proposal, where))

@@ -130,6 +130,10 @@ class LanguageModel:
         """What a program awaits to see log P of every token behind a text: float32 [vocab_size], nats."""
         return Call(self._one_row, (text,), self._rows, "next_log_probs", (self.engine, "next_log_probs"))
 
+    def hidden(self, text: Text) -> Call[np.ndarray]:
+        """What a program awaits to see the last hidden state of a text, after the final norm: float32 [hidden_size]."""
+        return Call(self._one_state, (text,), self._states, "hidden", (self.engine, "hidden"))
+
     def log_prob(self, text: Text, continuation: str) -> Call[float]:
         """What a program awaits for log P(`continuation` behind `text`), nats, under the model as it is; in batches.
 
@@ -149,6 +153,12 @@ class LanguageModel:
 
     def _rows(self, args: Sequence[tuple[Text]]) -> list[np.ndarray]:
         return list(np.asarray(self.engine.next_log_probs([text for (text,) in args]))[: len(args)])
+
+    def _one_state(self, text: Text) -> np.ndarray:
+        return self._states([(text,)])[0]
+
+    def _states(self, args: Sequence[tuple[Text]]) -> list[np.ndarray]:
+        return list(self.engine.hidden([text for (text,) in args]))
 
     def _one_score(self, text: Text, whole: Text) -> float:
         return self._scores([(text, whole)])[0]

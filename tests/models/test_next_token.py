@@ -122,19 +122,23 @@ def test_a_product_is_an_exact_proposal(pair: list[LanguageModel]) -> None:
 
 
 @program
-async def entropies(lm: LanguageModel) -> tuple[float, float, float]:
+async def entropies(lm: LanguageModel) -> tuple[float, float, float, float]:
     text = await sample("text", lm.extend(lm.text("ab"), max_tokens=3))
     log_probs = await lm.next_log_probs(text)
     score = await lm.log_prob(text, "ca")
     probabilities = await call(lm.next_token(text).probabilities)
-    return float(-(np.exp(log_probs) * log_probs).sum()), score, float(probabilities.sum())
+    weight = lm.engine.params["model.embed_tokens.weight"]  # tied
+    again = np.asarray(weight) @ await lm.hidden(text)
+    apart = float(np.ptp(again - log_probs))
+    return float(-(np.exp(log_probs) * log_probs).sum()), score, float(probabilities.sum()), apart
 
 
 def test_what_a_program_can_ask_a_model(pair: list[LanguageModel]) -> None:
     lm = pair[0]
     posterior = infer(entropies(lm), Importance(20), seed=0)
-    for entropy, score, total in posterior.population.values:  # pyright: ignore[reportGeneralTypeIssues]
+    for entropy, score, total, apart in posterior.population.values:  # pyright: ignore[reportGeneralTypeIssues]
         assert 0 < entropy <= np.log(4) and -20 < score < 0 and total == pytest.approx(1, abs=1e-5)
+        assert apart < 1e-4
     text = lm.text("abd")
     after = text + "c"
     expected = log_p(lm, text)[2] + log_p(lm, after)[0]

@@ -1,7 +1,7 @@
 """The device calls of the engine: rows in, rows out, nothing remembered.
 
 Arithmetic depends on the compiled program: another kernel or another shape sums in another order, and the last bits
-differ. So what a row computes must not depend on the shape of the call (see `ppl.models.engine.least_rows`), and all
+differ. So what a row computes must not depend on the shape of the call (see `ppl.models.sums`), and all
 ways to draw a token are branches of one program.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from ppl.models.draw import Sampling, pick
+from ppl.models.sums import LEAST_ROWS, log_normalised
 from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
 STATES = 8  # the least rows of a stop table
@@ -140,14 +141,22 @@ def log_probs(
     states, cache = advance(params, config, tokens, cache, lengths, counts > 0, stems)  # pyright: ignore[reportAssignmentType]
     before = jnp.concatenate([hidden[:, None], states[:, :-1]], 1)
 
-    def one(each: tuple[Array, Array]) -> Array:
-        state, token = each
-        return pick(logits(params, state), jnp.zeros(len(token)), token, how)[1]
+    rows, steps = tokens.shape
+    together = min(steps, -(-LEAST_ROWS // rows))
 
-    log_q = jax.lax.map(one, (before.swapaxes(0, 1), tokens.T)).T
+    def one(each: tuple[Array, Array]) -> Array:
+        state, token = (x.reshape(rows * together, *x.shape[2:]) for x in each)
+        return pick(logits(params, state), jnp.zeros(len(token)), token, how)[1].reshape(rows, together)
+
+    def cut(x: Array) -> Array:
+        """[rows, steps, ...] -> [pieces, rows, steps of a piece, ...]"""
+        return x.reshape(rows, steps // together, together, *x.shape[2:]).swapaxes(0, 1)
+
+    log_q = jax.lax.map(one, (cut(before), cut(tokens))).swapaxes(0, 1).reshape(rows, steps)
     last = jnp.take_along_axis(states, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]
     used = jnp.arange(tokens.shape[1]) < counts[:, None]
-    return cache, jnp.where(counts[:, None] > 0, last, hidden), jnp.sum(jnp.where(used, log_q, 0.0), -1)
+    log_q = jnp.cumsum(jnp.where(used, log_q, 0.0), -1)[:, -1]  # in one order, unlike `sum`
+    return cache, jnp.where(counts[:, None] > 0, last, hidden), log_q
 
 
 @partial(jax.jit, static_argnames="config", donate_argnums=2)
@@ -192,11 +201,14 @@ def decode(
 @jax.jit
 def next_log_probs(params: Params, hidden: Array) -> Array:
     """log P of each token of the vocabulary at hidden states [rows, hidden_size], nats."""
-    return jax.nn.log_softmax(logits(params, hidden).astype(jnp.float32))
+    return log_normalised(logits(params, hidden))
 
 
 def _score(params: Params, hidden: Array) -> Array:
-    return score(params, hidden) if "score.weight" in params else jnp.zeros(len(hidden))
+    rows = len(hidden)
+    if "score.weight" not in params:
+        return jnp.zeros(rows)
+    return score(params, jnp.pad(hidden, ((0, max(0, LEAST_ROWS - rows)), (0, 0))))[:rows]
 
 
 def chunks_of(tokens: int) -> int:

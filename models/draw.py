@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppl.models.sums import log_normalised, total
+
 BISECTIONS = 24  # of the edge of top-k and top-p
 
 
@@ -162,7 +164,7 @@ def pick(logits: Array, u: Array, forced: Array, how: Sampling) -> tuple[Array, 
 
     def other(change: Any) -> tuple[Array, Array, Array]:
         token, log_q = _draw(change(logits, how), u, forced)
-        return token, log_q, _at(logits, token) - jax.nn.logsumexp(logits, -1)
+        return token, log_q, _at(log_normalised(logits), token)
 
     branches = [plain, partial(other, _warped), partial(other, _cut)]
     return jax.lax.switch(how.kind, branches)
@@ -182,11 +184,11 @@ def _cut(logits: Array, how: Sampling) -> Array:
         how.top_k < y.shape[-1], lambda: _edge(y, jnp.ones_like(y), how.top_k, lowest, top), lambda: none
     )
     weights = jnp.where(y >= kth, jnp.exp(y - top), 0.0)
-    total = jnp.sum(weights, -1, keepdims=True)
+    whole = total(weights, y.shape[-1])[:, None]
     # All tokens that are less probable than (1 - p) / V together are not more probable than 1 - p.
-    tail = top + jnp.log(jnp.maximum(1 - how.top_p, 1e-30) * total / y.shape[-1])
+    tail = top + jnp.log(jnp.maximum(1 - how.top_p, 1e-30) * whole / y.shape[-1])
     edge = jax.lax.cond(
-        how.top_p < 1, lambda: _edge(y, weights, how.top_p * total, jnp.maximum(tail, lowest), top), lambda: none
+        how.top_p < 1, lambda: _edge(y, weights, how.top_p * whole, jnp.maximum(tail, lowest), top), lambda: none
     )
     least = jnp.maximum(jnp.maximum(edge, kth), top + jnp.log(how.min_p))
     return jnp.where(y >= least, y, -jnp.inf)
@@ -202,7 +204,7 @@ def _edge(y: Array, weights: Array, wanted: Array, low: Array, high: Array) -> A
     def step(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) / 2
-        enough = jnp.sum(jnp.where(y >= middle, weights, 0.0), -1, keepdims=True) >= wanted
+        enough = total(jnp.where(y >= middle, weights, 0.0), y.shape[-1])[:, None] >= wanted
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     return jax.lax.fori_loop(0, BISECTIONS, step, (low, high))[0]
@@ -215,7 +217,7 @@ def _draw(y: Array, u: Array, forced: Array) -> tuple[Array, Array]:
     blocks = -(-size // width)
     top = jnp.max(y, -1, keepdims=True)
     weights = jnp.pad(jnp.exp(y - top), ((0, 0), (0, blocks * width - size))).reshape(rows, blocks, width)
-    sums = jnp.cumsum(jnp.sum(weights, -1), -1)
+    sums = jnp.cumsum(total(weights, size), -1)
     at = u * sums[:, -1]
     block = jnp.argmax(sums > jnp.minimum(at, _below(sums[:, -1]))[:, None], -1)
     inside = jnp.cumsum(jnp.take_along_axis(weights, block[:, None, None], 1)[:, 0], -1)

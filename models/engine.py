@@ -6,7 +6,7 @@ in a smaller slab.
 
 Rows are only a cache: whether one is there changes no bit. The arithmetic of a row depends on its text alone, since
 
-* a row's place and company in a call do not matter, nor does the number of rows in it, from `least_rows` on;
+* a row's place and company in a call do not matter, nor does the number of rows in it (see `ppl.models.sums`);
 * a row is always made link by link (see `Text`): a given link is fed, a sampled link decoded, whether it is drawn for
   the first time or, its row dropped or never there, written again. Feeding a sampled link would agree to float32
   rounding only, about 1e-6 nats: enough to turn a draw, and with it a resumed run;
@@ -39,6 +39,7 @@ from ppl.models.job import Call, Job, alike, pieces_of
 from ppl.models.places import Want
 from ppl.models.rows import Rows, gather
 from ppl.models.slab import Hold, Lease, Row
+from ppl.models.sums import LEAST_ROWS
 from ppl.models.text import TOKEN_BYTES, Text, TextKey
 from ppl.models.transformer import Config, Params
 
@@ -63,7 +64,7 @@ class Engine:
         self.dtype = params["model.embed_tokens.weight"].dtype
         self.rows = Rows(config, default_memory() if memory is None else memory, self.dtype)
         self.most = rows or MOST_ROWS.get(jax.default_backend(), 1024)
-        self.least = rows or min(least_rows(config), self.most)
+        self.least = rows or LEAST_ROWS
         self._never = Stop.never(config.vocab_size)
         self._sampling = lru_cache(64)(lambda options: options.on_device(config.vocab_size))
         self._free = lru_cache(64)(lambda size, capacity: jnp.full((size, capacity), -1, jnp.int32))  # nothing forced
@@ -342,21 +343,6 @@ class Engine:
     def _started(self, result: Array, start: float) -> None:
         self.usage.calls += 1
         self.usage.clock.started(result, start)
-
-
-def least_rows(config: Config) -> int:
-    """Rows of a call from which on their number does not show in the last bits of a row.
-
-    XLA:CPU multiplies small matrices by another routine than large ones. Measured with jax 0.10, not documented:
-    `tests/models/test_rows.py` would see it change.
-    """
-    if jax.default_backend() != "cpu":
-        return 8
-    smallest = config.hidden_size * min(config.num_key_value_heads * config.head_dim, config.vocab_size)
-    rows = 8
-    while rows * smallest < 2**20 and rows < MOST_ROWS["cpu"]:
-        rows *= 2
-    return rows
 
 
 def default_memory() -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from ppl.models.draw import PLAIN, pick
+from ppl.models.sums import log_normalised
 from ppl.models.text import Text
 from ppl.source import Key
 
@@ -145,7 +146,7 @@ def _scaled(log_p: Array, beta: float) -> Array:
 
 @jax.jit
 def _normalised(logits: Array) -> Array:
-    return jax.nn.log_softmax(logits)
+    return log_normalised(logits)
 
 
 @jax.jit

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppl.models.sums import LEAST_ROWS
 from ppl.models.transformer import Params
 
 
@@ -26,11 +27,11 @@ class Head(NamedTuple):
     inner: tuple[Array, Array] | None = None
     """Weight [hidden_size, hidden_size] and bias of a layer with a ReLU that comes first."""
 
-    def log_score(self, hidden: np.ndarray, least_rows: int = 1) -> np.ndarray:
-        """float32 [rows, hidden_size] -> float64 [rows], nats; `least_rows` is that of the engine."""
+    def log_score(self, hidden: np.ndarray) -> np.ndarray:
+        """float32 [rows, hidden_size] -> float64 [rows], nats."""
         rows = len(hidden)
         if self.inner is not None:
-            size = least_rows
+            size = LEAST_ROWS
             while size < rows:
                 size *= 2
             padded = np.zeros((size, hidden.shape[1]), np.float32)

@@ -143,7 +143,7 @@ class RewardModel:
                                  f"{self.engine.capacity}: allow fewer or shorter steps (max_tokens), or end such a "
                                  'path by condition("fits", prm.fits(text, question))')  # fmt: skip
         self.engine.usage.judged += len(texts)
-        return self.head.log_score(self.engine.hidden(texts), self.engine.least).tolist()
+        return self.head.log_score(self.engine.hidden(texts)).tolist()
 
     def fits(self, text: Text | Sequence[str], question: str | None = None) -> bool:
         """Whether question and steps fit the context of the reward model."""

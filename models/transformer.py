@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from ppl.models.config import Config
+from ppl.models.sums import total
 
 Params = dict[str, Array]
 CHUNK = 64  # tokens of the cache that are attended at a time; capacities are multiples
@@ -187,7 +188,8 @@ def _project(params: Params, name: str, x: Array) -> Array:
 
 def _norm(x: Array, weight: Array, eps: float) -> Array:
     wide = x.astype(jnp.float32)  # the mean of squares loses too much in 16 bits
-    return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)).astype(x.dtype) * weight
+    mean = total(wide * wide, x.shape[-1])[..., None] / x.shape[-1]
+    return (wide * jax.lax.rsqrt(mean + eps)).astype(x.dtype) * weight
 
 
 def _heads(x: Array, head_dim: int) -> Array:
@@ -259,20 +261,21 @@ def _attend_chunks(
         return jnp.broadcast_to(seen, (rows, shared, steps, CHUNK)).reshape(rows, -1, CHUNK)
 
     if stem is not None:
-        sums = _attend_stems(q, sums, *stem, visible, steps == 1 and _same_together(config))
+        sums = _attend_stems(heads, q, sums, *stem, visible, steps == 1 and _same_together(config))
 
     def step(i: Array, sums: _Sums) -> _Sums:
-        return _attend_chunk(q, sums, _chunk(keys, i), _chunk(values, i), visible(begin + i * CHUNK))
+        return _attend_chunk(heads, q, sums, _chunk(keys, i), _chunk(values, i), visible(begin + i * CHUNK))
 
     chunks = jnp.minimum(jnp.max(positions - begin) // CHUNK + 1, len(keys))
-    _, total, out = jax.lax.fori_loop(0, chunks, step, sums)
-    out = (out / total).reshape(rows, kv_heads, shared, steps, dim)
+    _, weight, out = jax.lax.fori_loop(0, chunks, step, sums)
+    out = (out / weight).reshape(rows, kv_heads, shared, steps, dim)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, steps, heads * dim)
 
 
 def _attend_stems(
-    q: Array, sums: _Sums, keys: Array, values: Array, chunks: Array, visible: Callable[[Array], Array], together: bool
-) -> _Sums:
+    heads: int, q: Array, sums: _Sums, keys: Array, values: Array, chunks: Array, visible: Callable[[Array], Array],
+    together: bool,
+) -> _Sums:  # fmt: skip
     """What each query has seen of the stem of its group; `together`: by one product for all rows of the group."""
     mine = jnp.repeat(chunks, GROUP)[:, None, None]
 
@@ -292,7 +295,7 @@ def _attend_stems(
         k, v = _chunk(keys, i), _chunk(values, i)
         if not together:
             k, v = jnp.repeat(k, GROUP, 0), jnp.repeat(v, GROUP, 0)
-        return _attend_chunk(q, sums, k, v, (visible(i * CHUNK) & (i < mine)).reshape(len(q), -1, CHUNK))
+        return _attend_chunk(heads, q, sums, k, v, (visible(i * CHUNK) & (i < mine)).reshape(len(q), -1, CHUNK))
 
     sums = jax.lax.fori_loop(0, jnp.max(chunks), step, sums)
     return jax.tree.map(ungroup, sums) if together else sums
@@ -313,16 +316,16 @@ def _chunk(x: Array, i: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
 
 
-def _attend_chunk(q: Array, sums: _Sums, k: Array, v: Array, visible: Array) -> _Sums:
+def _attend_chunk(heads: int, q: Array, before: _Sums, k: Array, v: Array, visible: Array) -> _Sums:
     """Add a chunk to the sums of a softmax (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax").
 
     A chunk of which a query sees nothing leaves its sums as they are, to the last bit.
     """
-    top, total, out = sums
+    top, weight, out = before
     scores = jnp.einsum("bhqd,bhdc->bhqc", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(visible[:, None], scores, -jnp.inf)
     new = jnp.maximum(top, jnp.max(scores, -1, keepdims=True))
     shrink, weights = jnp.exp(top - new), jnp.exp(scores - new)
-    total = total * shrink + jnp.sum(weights, -1, keepdims=True)
+    weight = weight * shrink + total(weights, heads * CHUNK)[..., None]
     seen = jnp.einsum("bhqc,bhcd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return new, total, out * shrink + seen
+    return new, weight, out * shrink + seen

@@ -15,7 +15,7 @@ from jax import Array
 
 from ppl.models.decode import Stop
 from ppl.models.draw import Options
-from ppl.models.engine import Engine, least_rows
+from ppl.models.engine import Engine
 from ppl.models.language_model import Extension, LanguageModel
 from ppl.models.slab import Lease
 from ppl.models.text import Text, Tokenizer
@@ -157,27 +157,50 @@ def test_going_back_feeds_nothing() -> None:
     assert lm.engine.usage.fed == 2
 
 
-@pytest.mark.parametrize("size", [8, 64])
-def test_the_number_of_rows_does_not_show(size: int) -> None:
-    """From `least_rows` on. Fails if XLA:CPU comes to multiply matrices in another way."""
-    config = Config(512, 256, 512, 2, 4, 4, 64, 200)
+SHAPES = {
+    "tiny": Config(5, 16, 24, 2, 4, 2, 4, 200, tie_word_embeddings=True),
+    "sloppy": Config(32, 128, 352, 3, 4, 4, 32, 200, tie_word_embeddings=True),
+    "1M": Config(512, 160, 432, 2, 5, 5, 32, 200),
+    "grouped": Config(512, 256, 512, 2, 8, 2, 64, 200),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"top_p": 0.9, "temperature": 1.2}], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_number_of_rows_does_not_show(shape: str, options: dict[str, float]) -> None:
+    """Nor whether texts are scored and judged alone or with others. Fails if XLA:CPU comes to sum in another order."""
+    config = SHAPES[shape]
     params = init_params(config, jax.random.key(0))
-    tokenizer = Tokenizer.of_characters("".join(map(chr, range(0x4E00, 0x4E00 + 512))))
-    least = least_rows(config)
-    assert least < 64
+    params |= {"score.weight": params["model.norm.weight"][None] * 0.1, "score.bias": params["model.norm.weight"][:1]}
+    letters = "".join(map(chr, range(0x4E00, 0x4E00 + config.vocab_size)))
+    tokenizer = Tokenizer.of_characters(letters)
 
-    def seen(count: int, rows: int | None) -> list[tuple[bytes, float | None, list[float]]]:
+    def seen(count: int, rows: int | None) -> list[list[object]]:
         lm = LanguageModel(Engine(params, config, rows=rows), tokenizer)
-        texts = extended(lm, [lm.text("一丁"[: 1 + i % 2]) for i in range(count)], 0, max_tokens=80)
-        texts = extended(lm, [text + "七七七" for text in texts], 1, max_tokens=4)
-        hidden = lm.engine.hidden(texts)
-        return [(t.data, t.log_prob, h.tolist()) for t, h in zip(texts, hidden, strict=True)][:8]
+        texts = [lm.text(letters[:2][: 1 + i % 2]) for i in range(count)]
+        for seed, tokens in ((0, 80), (1, 4)):
+            root = Key.of(seed)
+            keys = [root.fold(str(i)) for i in range(count)]
+            drawn = [lm.extend(text, max_tokens=tokens, **options) for text in texts]  # pyright: ignore[reportArgumentType]
+            texts = [text + letters[:3] for text in Extension.begin_many(keys, drawn)()]
+        blocks = [text.parent for text in texts if text.parent]
+        scores = lm.engine.log_probs([t.parent for t in blocks if t.parent], blocks, Options(top_k=3))
+        again = [lm.engine.log_probs([text.prompt], [text], Options())[0] for text in texts[:3]]
+        at_once = lm.engine.log_probs([text.prompt for text in texts], texts, Options())
+        assert at_once[:3] == again
+        found = zip(
+            blocks, scores, at_once, lm.engine.hidden(texts).tolist(), [row.score for row in lm.engine.last(texts)],
+            np.asarray(lm.engine.next_log_probs(texts)).tolist(), strict=False,
+        )  # fmt: skip
+        return [[block.data, block.log_prob, block.log_model, *rest] for block, *rest in found]
 
-    assert seen(size, None) == seen(8, 128)
+    expected = seen(20, 128)
+    for count in (1, 3, 8, 20):
+        assert seen(count, None) == expected[:count]
 
 
 def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same draws, to the last bit of what does not depend on the number of rows."""
+    """And nothing shows it."""
     sizes = list[int]()
     place = type(small().engine.rows).place
 
@@ -186,14 +209,13 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
         return place(self, wants, size)  # pyright: ignore[reportArgumentType]
 
     lm = small()
-    lm.engine.least = 8
     texts = [lm.text("一" * (3 + 190 * (i % 16 > 0))) for i in range(64)]  # most have room for 7 tokens
     expected = extended(whole := small(), [whole.text(str(text)) for text in texts], 0, max_tokens=60)
     monkeypatch.setattr(type(lm.engine.rows), "place", spy)
     found = extended(lm, texts, 0, max_tokens=60)
     assert sizes[-2:] == [64, 8]
     assert [text.data for text in found] == [text.data for text in expected]
-    np.testing.assert_allclose([t.log_prob or 0.0 for t in found], [t.log_prob or 0.0 for t in expected], atol=1e-4)
+    assert [text.log_prob for text in found] == [text.log_prob for text in expected]
     assert {len(text) for text in found} == {63, 200}
     consistent(lm)
     assert np.isfinite(lm.engine.hidden(extended(lm, [t for t in found if len(t) < 200], 1, max_tokens=3))).all()
@@ -202,7 +224,6 @@ def test_stragglers_go_on_in_a_smaller_call(monkeypatch: pytest.MonkeyPatch) -> 
 def test_stragglers_remember_what_they_have_matched() -> None:
     """The stop counts thirty tokens; the others have room for seven."""
     lm = small()
-    lm.engine.least = 8
     texts = [lm.text("一" * (3 + 190 * (i % 16 > 0))) for i in range(64)]
     table = np.minimum(np.arange(1, 32), 30).astype(np.int32)[:, None].repeat(512, 1)
     keys = np.zeros((64, 2), np.uint32)

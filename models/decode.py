@@ -20,6 +20,7 @@ from ppl.models.draw import Sampling, pick
 from ppl.models.sums import LEAST_ROWS, log_normalised
 from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
+SHORT = 16  # tokens after which it pays to go on in a smaller call
 STATES = 8  # the least rows of a stop table
 
 
@@ -164,7 +165,7 @@ def decode(
     params: Params, config: Config, cache: Cache, stems: Stems | None, begin: Progress, starts: Array, ends: Array,
     keys: Array, forced: Array, stop: Stop, how: Sampling, least: Array,
 ) -> tuple[Cache, Progress, Written]:  # fmt: skip
-    """Write behind each row, token by token, as long as more than `least` rows go on.
+    """Write behind each row, `SHORT` tokens, and then token by token as long as more than `least` rows go on.
 
     A row is done when the stop says so or when it holds `ends` tokens; it is idle if it does already. Token n of a
     block is drawn under `keys[row]` and n, counted from `starts`. `forced` [rows, room] are the tokens of the
@@ -174,7 +175,7 @@ def decode(
     rows, room = forced.shape
 
     def going(state: Any) -> Array:
-        return jnp.sum(state[1]) > least
+        return jnp.sum(state[1]) > jnp.where(state[0] < SHORT, 0, least)
 
     def step(state: Any) -> Any:
         i, active, cache, now, tokens, log_q, log_p = state

@@ -7,7 +7,7 @@ from timing import best_cpu
 import ppl
 from ppl import MCMC, SMC, Bernoulli, Importance, ParticleGibbs, SingleSite, Suffix, Systematic, factor, program, sample
 
-CHAINS, MOVES = 64, 8
+CHAINS, MOVES = 16, 4
 KERNELS = {"suffix": Suffix(), "single site": SingleSite(), "particle gibbs 4": ParticleGibbs(4)}
 COIN = Bernoulli(0.5)
 

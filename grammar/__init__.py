@@ -1,1 +1,16 @@
-"""Grammars as potentials over strings. Nothing is here yet."""
+"""Grammars: languages of texts, and how they weigh and constrain what language models write."""
+
+from ppl.grammar.errors import (
+    EmptyLanguageError,
+    GrammarError,
+    RegexError,
+    TooLargeError,
+    UnreachableByTokensError,
+    UnsupportedSchemaError,
+)
+from ppl.grammar.regular import Regular, choice, everything, regex
+
+__all__ = [
+    "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
+    "UnsupportedSchemaError", "choice", "everything", "regex",
+]  # fmt: skip

@@ -16,36 +16,52 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ppl.grammar.tokens import merged
 from ppl.models.draw import Sampling, pick
 from ppl.models.sums import LEAST_ROWS, log_normalised
 from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
 SHORT = 16  # tokens after which it pays to go on in a smaller call
-STATES = 8  # the least rows of a stop table
+STATES, CLASSES = 8, 64  # the least rows and columns of a stop table
 
 
 class Stop(NamedTuple):
-    """When a block ends: an automaton over tokens. `table[state, token]` is the next state, `last` the final one."""
+    """When a block ends, and what it may be: an automaton over classes of tokens.
+
+    `table[state, classes[token]]` is the next state; from `last` on they are final. With a grammar `ahead[k, state]`
+    steers the draws: the log probability, by a proxy of the model, that the block comes out right with k tokens left.
+    """
 
     table: Array
+    classes: Array
     last: int
+    ahead: Array | None = None
 
     @classmethod
-    def of(cls, table: np.ndarray, vocab_size: int) -> Stop:
-        """On the device, in one shape for nearly all: int32 [STATES or a power of two above, vocab_size].
+    def of(cls, table: np.ndarray, classes: np.ndarray, last: int, ahead: np.ndarray | None = None) -> Stop:
+        """On the device, in one shape for nearly all: what is added to `table` and `ahead` is never entered."""
+        rows, columns = (_room(length, least) for length, least in zip(table.shape, (STATES, CLASSES), strict=True))
+        more = rows - len(table)
+        wide = np.pad(table, ((0, more), (0, columns - table.shape[1])))
+        steer = None if ahead is None else np.pad(ahead, ((0, 0), (0, more)), constant_values=-np.inf)
+        return cls(jnp.asarray(wide, jnp.int32), jnp.asarray(classes, jnp.int32), last,
+                   None if steer is None else jnp.asarray(steer, jnp.float32))  # fmt: skip
 
-        What is added is never entered; the last row of `table` is the final state.
-        """
-        states, tokens = table.shape
-        room = STATES
-        while room < states:
-            room *= 2
-        return cls(jnp.asarray(np.pad(table, ((0, room - states), (0, vocab_size - tokens)))), states - 1)
+    @classmethod
+    def at(cls, table: np.ndarray) -> Stop:
+        """From the next state of each token, [states, vocab_size]; the last state is final."""
+        return cls.of(*merged(table, np.arange(table.shape[1])), len(table) - 1)
 
     @classmethod
     def never(cls, vocab_size: int) -> Stop:
         """Runs to the end that the caller sets."""
-        return cls.of(np.zeros((2, vocab_size), np.int32), vocab_size)
+        return cls.at(np.zeros((2, vocab_size), np.int32))
+
+
+def _room(length: int, least: int) -> int:
+    while least < length:
+        least *= 2
+    return least
 
 
 class Progress(NamedTuple):
@@ -67,8 +83,10 @@ class Written(NamedTuple):
     counts: Array
     """Of the tokens, int32 [rows]."""
     log_q: Array
-    """Their log probability under the distribution they were drawn from, nats [rows]."""
-    log_p: Array
+    """Their log probability under what they were drawn from, nats [rows]."""
+    log_prob: Array
+    """By the options alone, without a grammar."""
+    log_model: Array
     """Under the model as it is (temperature 1, nothing cut off)."""
     going: Array
     """Whether the row was not done, [rows]."""
@@ -147,7 +165,7 @@ def log_probs(
 
     def one(each: tuple[Array, Array]) -> Array:
         state, token = (x.reshape(rows * together, *x.shape[2:]) for x in each)
-        return pick(logits(params, state), jnp.zeros(len(token)), token, how)[1].reshape(rows, together)
+        return pick(logits(params, state), jnp.zeros(len(token)), token, how).log_prob.reshape(rows, together)
 
     def cut(x: Array) -> Array:
         """[rows, steps, ...] -> [pieces, rows, steps of a piece, ...]"""
@@ -163,14 +181,15 @@ def log_probs(
 @partial(jax.jit, static_argnames="config", donate_argnums=2)
 def decode(
     params: Params, config: Config, cache: Cache, stems: Stems | None, begin: Progress, starts: Array, ends: Array,
-    keys: Array, forced: Array, stop: Stop, how: Sampling, least: Array,
+    last: Array, keys: Array, forced: Array, stop: Stop, how: Sampling, least: Array,
 ) -> tuple[Cache, Progress, Written]:  # fmt: skip
     """Write behind each row, `SHORT` tokens, and then token by token as long as more than `least` rows go on.
 
-    A row is done when the stop says so or when it holds `ends` tokens; it is idle if it does already. Token n of a
-    block is drawn under `keys[row]` and n, counted from `starts`. `forced` [rows, room] are the tokens of the
-    block, -1 where one is drawn: a block that is written a second time runs through the very program that drew it, so
-    that its cache, hidden state and score are the same bits.
+    A row is done when the stop says so or when it holds `ends` tokens; it is idle if it does already. A grammar looks
+    ahead to `last` tokens, more than `ends` where this is a piece of a block. Token n of a block is drawn under
+    `keys[row]` and n, counted from `starts`. `forced` [rows, room] are the tokens of the block, -1 where one is drawn:
+    a block that is written a second time runs through the very program that drew it, so that its cache, hidden state
+    and score are the same bits.
     """
     rows, room = forced.shape
 
@@ -178,25 +197,31 @@ def decode(
         return jnp.sum(state[1]) > jnp.where(state[0] < SHORT, 0, least)
 
     def step(state: Any) -> Any:
-        i, active, cache, now, tokens, log_q, log_p = state
+        i, active, cache, now, tokens, sums = state
         u = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, now.lengths - starts)
-        token, q, p = pick(logits(params, now.hidden), u, forced[:, i], how)
+        steer = None if stop.ahead is None else partial(_steer, stop, stop.ahead, now.state, last - now.lengths - 1)
+        token, *logs = pick(logits(params, now.hidden), u, forced[:, i], how, steer)
         states, cache = advance(params, config, token[:, None], cache, now.lengths, active, stems)
         tokens = tokens.at[:, i].set(token)
-        automaton = jnp.where(active, stop.table[now.state, token], now.state)
+        automaton = jnp.where(active, stop.table[now.state, stop.classes[token]], now.state)
         lengths = now.lengths + active
         now = Progress(jnp.where(active[:, None], states[:, 0], now.hidden), lengths, automaton)
-        log_q, log_p = log_q + jnp.where(active, q, 0.0), log_p + jnp.where(active, p, 0.0)
-        active = active & (automaton != stop.last) & (lengths < ends)
-        return i + 1, active, cache, now, tokens, log_q, log_p
+        sums = [total + jnp.where(active, log, 0.0) for total, log in zip(sums, logs, strict=True)]
+        active = active & (automaton < stop.last) & (lengths < ends)
+        return i + 1, active, cache, now, tokens, sums
 
-    zeros = jnp.zeros(rows, jnp.float32)
+    zeros = [jnp.zeros(rows, jnp.float32)] * 3
     tokens = jnp.zeros((rows, room), jnp.int32)
-    active = (begin.lengths < ends) & (begin.state != stop.last)
-    state = (0, active, cache, begin, tokens, zeros, zeros)
-    _, active, cache, now, tokens, log_q, log_p = jax.lax.while_loop(going, step, state)
+    active = (begin.lengths < ends) & (begin.state < stop.last)
+    _, active, cache, now, tokens, sums = jax.lax.while_loop(going, step, (0, active, cache, begin, tokens, zeros))
     counts = now.lengths - begin.lengths
-    return cache, now, Written(tokens, counts, log_q, log_p, active, _score(params, now.hidden))
+    return cache, now, Written(tokens, counts, sums[0], sums[1], sums[2], active, _score(params, now.hidden))
+
+
+def _steer(stop: Stop, ahead: Array, state: Array, left: Array) -> Array:
+    """What is added to the logits of rows in these states, with `left` tokens to come behind this one: [rows, V]."""
+    by_state = ahead[jnp.clip(left, 0, len(ahead) - 1)]
+    return jnp.take_along_axis(by_state, stop.table[state], 1)[:, stop.classes]
 
 
 @jax.jit

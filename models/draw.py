@@ -7,7 +7,7 @@ Gumbel noise costs 900.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -151,20 +151,45 @@ class Options:
 PLAIN = Options()
 
 
-def pick(logits: Array, u: Array, forced: Array, how: Sampling) -> tuple[Array, Array, Array]:
-    """A token for each row, its log probability under the distribution it is drawn from, and under the model itself.
+class Picked(NamedTuple):
+    """A token for each row, and its log probabilities, nats, [rows]."""
+
+    token: Array
+    log_q: Array
+    """Under what it was drawn from."""
+    log_prob: Array
+    """By the options alone, without what steers the draw."""
+    log_model: Array
+    """Under the model as it is."""
+
+
+def pick(logits: Array, u: Array, forced: Array, how: Sampling, steer: Callable[[], Array] | None = None) -> Picked:
+    """A token for each row.
 
     `logits` [rows, vocabulary]; `u` [rows] uniform on [0, 1); `forced` [rows] the token, where that is not negative.
+    What `steer` gives [rows, vocabulary] is added to the logits that the options leave, to draw from. Where no token is
+    left, token 0 is written, of `log_prob` -inf and `log_q` 0: the weight of such a row is 0, and nothing is `nan`.
     """
     logits = logits.astype(jnp.float32)
 
-    def plain() -> tuple[Array, Array, Array]:
-        token, log_q = _draw(logits, u, forced)
-        return token, log_q, log_q
+    def drawn(y: Array) -> tuple[Array, Array, Array]:
+        if steer is None:
+            token, log_q = _draw(y, u, forced)
+            return token, log_q, log_q
+        steered = y + steer()
+        some = jnp.any(steered > -jnp.inf, -1)
+        token, log_q = _draw(jnp.where(some[:, None], steered, 0.0), u, jnp.where(some, forced, jnp.maximum(forced, 0)))
+        log_prob = _at(log_normalised(y), token)
+        none = jnp.where(forced > 0, -jnp.inf, 0.0)
+        return token, jnp.where(some, log_q, none), jnp.where(some, log_prob, -jnp.inf)
 
-    def other(change: Any) -> tuple[Array, Array, Array]:
-        token, log_q = _draw(change(logits, how), u, forced)
-        return token, log_q, _at(log_normalised(logits), token)
+    def plain() -> Picked:
+        token, log_q, log_prob = drawn(logits)
+        return Picked(token, log_q, log_prob, log_prob)
+
+    def other(change: Any) -> Picked:
+        token, log_q, log_prob = drawn(change(logits, how))
+        return Picked(token, log_q, log_prob, _at(log_normalised(logits), token))
 
     branches = [plain, partial(other, _warped), partial(other, _cut)]
     return jax.lax.switch(how.kind, branches)

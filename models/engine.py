@@ -76,25 +76,31 @@ class Engine:
 
     def decode(
         self, texts: Sequence[Text], keys: np.ndarray, stop: Stop, max_tokens: int, options: Options,
-        states: np.ndarray | None = None,
+        states: np.ndarray | None = None, ahead: int | None = None, forced: Sequence[np.ndarray] | None = None,
     ) -> Callable[[], list[Text]]:  # fmt: skip
         """Start one block behind each text; the returned function waits for the longer texts.
 
         A block ends with the stop, at `max_tokens`, or at the end of the context. `keys` is uint32 [texts, 2],
-        `states` int32 [texts] where the stop begins (default 0).
+        `states` int32 [texts] where the stop begins (default 0). A grammar looks `ahead` tokens ahead (default
+        `max_tokens`). Blocks that are `forced` are written again, to know how probable they were.
         """
         lengths = np.array([len(text.data) for text in texts], np.int32) // TOKEN_BYTES
         if lengths.max(initial=0) >= self.capacity:
             raise ValueError(
                 f"a text of {lengths.max()} tokens fills the context of {self.capacity}: nothing can follow"
             )
-        ends = np.minimum(lengths + min(max_tokens, self.capacity), self.capacity)
+        ends, last = (np.minimum(lengths + min(tokens, self.capacity), self.capacity)
+                      for tokens in (max_tokens, ahead or max_tokens))  # fmt: skip
+        if forced is not None:
+            ends = lengths + np.array([len(block) for block in forced], np.int32)
         sampling, calls = self._sampling(options), list[Call]()
         held, hold = self._held(texts)
         order = self._by_slab(held)
         for part, sources in self._parts(order, [held[i] for i in order], hold):
             which = np.array(order[part])
-            job = Job([texts[i] for i in which], lengths[which], ends[which], keys[which], stop, sampling)
+            blocks = None if forced is None else [forced[i] for i in which]
+            job = Job([texts[i] for i in which], lengths[which], ends[which], last[which], keys[which], stop, sampling,
+                      blocks)  # fmt: skip
             begun = None if states is None else states[which]
             calls.append(self._begin(job, np.arange(len(which)), sources, job.starts, begun))
         return partial(self._finish, calls, order)
@@ -204,7 +210,8 @@ class Engine:
         with lease:
             slab.cache, progress, written = device.decode(
                 self.params, self.config, slab.cache, slab.shared, progress, spread(job.starts[which]),
-                spread(job.ends[which]), spread(job.keys[which]), forced, job.stop, job.how, np.int32(least),
+                spread(job.ends[which]), spread(job.last[which]), spread(job.keys[which]), forced, job.stop, job.how,
+                np.int32(least),
             )  # fmt: skip
         self._started(written.scores, begin)
         return Call(job, which, lease, progress, written)
@@ -231,12 +238,12 @@ class Engine:
         """Wait for a call and keep what is done; start another one for the rest."""
         job, slab, targets, progress = call.job, call.lease.slab, call.lease.targets, call.progress
         *arrays, lengths, states = self._wait(call.lease, [*call.written, progress.lengths, progress.state])
-        tokens, counts, log_q, log_p, going, scores = arrays
+        tokens, counts, *logs, going, scores = arrays
         self.usage.tokens += int(counts.sum())
-        tokens = np.ascontiguousarray(tokens[:, : counts.max()])
+        tokens, sums = np.ascontiguousarray(tokens[:, : counts.max()]), np.stack(logs, 1).astype(np.float64)
         done, rest = list[int](), list[int]()
         for i, target in zip(call.which.tolist(), targets, strict=True):
-            job.add(i, tokens[target, : counts[target]], float(log_q[target]), float(log_p[target]))
+            job.add(i, tokens[target, : counts[target]], sums[target])
             (rest if going[target] else done).append(target)
         at = dict(zip(targets, call.which.tolist(), strict=True))
         new = [job.text(at[target], self.full) for target in done]
@@ -297,7 +304,7 @@ class Engine:
         else:
             starts = np.array([text.start for text in texts], np.int32)
             ends, keys = np.array(lengths, np.int32), np.zeros((len(texts), 2), np.uint32)
-            job = Job(parents, starts, ends, keys, self._never, self._sampling(Options()), blocks)
+            job = Job(parents, starts, ends, ends, keys, self._never, self._sampling(Options()), blocks)
             call = self._begin(job, np.arange(len(texts)), sources, starts)
             lease, hidden, scores = call.lease, call.progress.hidden, call.written.scores
         self.usage.fed += sum(map(len, blocks))

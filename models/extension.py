@@ -134,7 +134,7 @@ class Extension:
         """The log probability of a value, where whoever drew it has computed it."""
         if value.drawn_by is None or value.parent is None or value.parent.key != self.text.key:
             return None
-        engine, options = value.drawn_by  # pyright: ignore[reportGeneralTypeIssues]
+        engine, options, *_ = value.drawn_by  # pyright: ignore[reportGeneralTypeIssues]
         if engine is not self.lm.engine:
             return None
         return value.log_prob if options == self.options else value.log_model if self.options.plain else None

@@ -20,28 +20,28 @@ class Job:
     """One block behind each of some texts."""
 
     def __init__(
-        self, texts: Sequence[Any], starts: np.ndarray, ends: np.ndarray, keys: np.ndarray, stop: Stop, how: Sampling,
-        forced: Sequence[np.ndarray] | None = None,
+        self, texts: Sequence[Any], starts: np.ndarray, ends: np.ndarray, last: np.ndarray, keys: np.ndarray,
+        stop: Stop, how: Sampling, forced: Sequence[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.texts, self.starts, self.ends, self.keys = texts, starts, ends, keys
+        self.texts, self.starts, self.ends, self.last, self.keys = texts, starts, ends, last, keys
         self.stop, self.how, self.forced = stop, how, forced
         self.written: list[Any] = [None] * len(texts)
         self._blocks: list[bytes] = [b""] * len(texts)
-        self._log_q, self._log_p = [0.0] * len(texts), [0.0] * len(texts)
+        self._sums = np.zeros((len(texts), 3))
 
-    def add(self, i: int, tokens: np.ndarray, log_q: float, log_p: float) -> None:
-        """Further tokens of block i."""
+    def add(self, i: int, tokens: np.ndarray, logs: np.ndarray) -> None:
+        """Further tokens of block i, and their sums of `log_q`, `log_prob` and `log_model`."""
         self._blocks[i] += tokens.tobytes()
-        self._log_q[i] += log_q
-        self._log_p[i] += log_p
+        self._sums[i] += logs
 
     def text(self, i: int, full: int) -> Text:
         """Block i is done; `full` are the bytes that leave no room."""
         parent = self.texts[i]
         data = parent.data + self._blocks[i]
-        self.written[i] = Text(parent.tokenizer, data, parent, self._log_q[i], len(data) >= full)
-        self.written[i].log_model = self._log_p[i]
-        return self.written[i]
+        log_q, log_prob, log_model = self._sums[i].tolist()
+        text = self.written[i] = Text(parent.tokenizer, data, parent, log_prob, len(data) >= full)
+        text.log_q, text.log_model = log_q, log_model
+        return text
 
 
 class Call(NamedTuple):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ppl.effects import Call
+from ppl.grammar.errors import GrammarError
+from ppl.grammar.regular import Regular
 from ppl.models import chat, checkpoint, files
 from ppl.models.compiled import keep_compiled
+from ppl.models.constrained import Constrained, Local
 from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
+from ppl.models.guide import Guide, unigram, vocabulary_of
 from ppl.models.next_token import NextToken
 from ppl.models.stops import Until, stop_table, stops_of
 from ppl.models.text import Text
@@ -34,11 +38,12 @@ class LanguageModel:
         self.name = name
         self.tokens = 0
         self._stops: dict[tuple[str, ...], tuple[Stop, np.ndarray]] = {}
+        self._guides: dict[Any, Any] = {}  # by grammar, until, finish; and what they need of the model
 
     def handle(self) -> LanguageModel:
         """Another handle, with its own count of tokens."""
         other = LanguageModel(self.engine, self.tokenizer, self.name)
-        other._stops = self._stops
+        other._stops, other._guides = self._stops, self._guides
         return other
 
     def text(self, text: str) -> Text:
@@ -94,6 +99,9 @@ class LanguageModel:
         top_p: float | None = None,
         min_p: float | None = None,
         bias: Mapping[int, float] | None = None,
+        grammar: Regular | None = None,
+        mode: Literal["exact", "local"] = "exact",
+        finish: bool = False,
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
@@ -105,10 +113,18 @@ class LanguageModel:
 
             sample("step", lm.extend(text), proposal=lm.extend(text, temperature=0.7))
 
+        With a `grammar` it is the measure p(block) * 1[the block is in its language]: draws come with their exact
+        weight, and the evidence is the probability that the model writes such a block. The block is what is written, an
+        end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
+        it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is asked for
+        there too. `mode="local"` is the distribution that masks each token: normalised, and another one.
+
         Raises:
             TypeError: `text` is not a `Text`.
             ValueError: `max_tokens` < 1, `until` empty or impossible to write, `text` has no room left, or an option
                 that makes no sense.
+            GrammarError: nothing can be written: there is no text in the language, or no tokens for one, or it takes
+                more than `max_tokens`.
         """
         until = stops_of(until)
         for one in until if until not in self._stops else ():
@@ -116,7 +132,31 @@ class LanguageModel:
         self.stop(until)  # raises for half a special token
         asked = temperature != 1 or top_k is not None or top_p is not None or min_p is not None or bias
         options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
-        return Extension(self, text, until, max_tokens, options)
+        if grammar is None:
+            return Extension(self, text, until, max_tokens, options)
+        guide = self.guide(grammar, until, finish)
+        if max_tokens < guide.least:
+            raise GrammarError(f"extend(max_tokens={max_tokens}): the shortest block of {grammar!r} takes "
+                               f"{guide.least} tokens")  # fmt: skip
+        if mode not in ("exact", "local"):
+            raise ValueError(f"mode={mode!r}: exact or local")
+        make: Any = Constrained.of if mode == "exact" else Local
+        return make(self, text, until, max_tokens, options, guide)  # to a program it is what an `Extension` is
+
+    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide:
+        """A grammar over the tokens of this model; made once.
+
+        Raises:
+            GrammarError: nothing can be written.
+        """
+        key = grammar, until, finish
+        if key not in self._guides:
+            if "model" not in self._guides:
+                size = self.engine.config.vocab_size
+                self._guides["model"] = vocabulary_of(self.tokenizer, size), unigram(self)
+            vocabulary, probabilities = self._guides["model"]
+            self._guides[key] = Guide(grammar, vocabulary, self.stop(until)[1], finish, probabilities)
+        return self._guides[key]
 
     def next_token(self, text: Text) -> NextToken:
         """The distribution of `text` with one more token; `*` and `**` make products of experts of them.
@@ -171,7 +211,7 @@ class LanguageModel:
         if until not in self._stops:
             size = self.engine.config.vocab_size
             table = stop_table(self.tokenizer, until, size)
-            self._stops[until] = Stop.of(table, size), table
+            self._stops[until] = Stop.at(table), table
         return self._stops[until]
 
     def __repr__(self) -> str:

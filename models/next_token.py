@@ -152,8 +152,8 @@ def _normalised(logits: Array) -> Array:
 @jax.jit
 def _draw(logits: Array, keys: Array) -> tuple[Array, Array]:
     u = jax.vmap(lambda key: jax.random.uniform(jax.random.wrap_key_data(key)))(keys)
-    token, log_q, _ = pick(logits, u, jnp.full(len(u), -1), PLAIN.on_device(logits.shape[-1]))
-    return token, log_q
+    picked = pick(logits, u, jnp.full(len(u), -1), PLAIN.on_device(logits.shape[-1]))
+    return picked.token, picked.log_q
 
 
 def _padded(x: np.ndarray, rows: int) -> np.ndarray:

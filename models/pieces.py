@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ppl.language import Stepwise, factor, sample
+from ppl.language import Stepwise, factor, sample, twist
 from ppl.models.text import Text
 from ppl.program import Program
 
@@ -45,6 +45,8 @@ class Pieces(Stepwise[Text]):
     def written(self, name: str, proposal: Any = None) -> Program[Text]:
         """Draws "piece", "piece:1", ... in a scope of this name, with a factor "pause" of 0 between them.
 
+        With a grammar there is a twist "ahead" in its place.
+
         Raises:
             TypeError: the proposal is not a block of a language model.
             ValueError: it is one that ends elsewhere.
@@ -74,9 +76,13 @@ async def _write(block: Block, tokens: int, proposal: Block | None) -> Text:
         piece, proposal = piece.piece(text, min(tokens, left)), proposal and proposal.piece(text, min(tokens, left))
         text = await sample("piece", piece, proposal)
         parts.append(text)
-        if len(text) - len(piece.text) == left or piece.stopped(text):
+        over, steers = len(text) - len(piece.text) == left or piece.stopped(text), hasattr(piece, "ahead")
+        if over and not steers:
             return _joined(block.text, parts)
-        await factor("pause", 0.0)
+        # What a grammar sees ahead is in the weights by which particles are resampled, and behind the block no more.
+        await (twist("ahead", 0.0 if over else piece.ahead(text)) if steers else factor("pause", 0.0))
+        if over:
+            return _joined(block.text, parts)
 
 
 def _joined(start: Text, parts: list[Text]) -> Text:

@@ -17,7 +17,8 @@ class Text:
     """Tokens that never change, with a link to the text they extend: clones share them.
 
     Two texts are equal when their tokens are. `log_prob` is what the sampler reported for the tokens after
-    `parent`: nats, summed over tokens, under the distribution they were drawn from; None if they were not drawn.
+    `parent`: nats, summed over tokens, under the distribution they were drawn from, a grammar left out; None if they
+    were not drawn.
 
     A text is a chain of links, each the tokens behind a `parent`: *sampled* where `log_prob` is a number, else *given*
     (a prompt, `text + "..."`). A link without tokens is none. For `key`, sampled links that follow each other are one:
@@ -27,7 +28,18 @@ class Text:
     only once it is whole. So `str(text) == str(text.parent) + text.last` even where a block ends inside a character.
     """
 
-    __slots__ = ("_prompt", "data", "drawn_by", "full", "links", "log_model", "log_prob", "parent", "tokenizer")
+    __slots__ = (
+        "_prompt",
+        "data",
+        "drawn_by",
+        "full",
+        "links",
+        "log_model",
+        "log_prob",
+        "log_q",
+        "parent",
+        "tokenizer",
+    )
 
     def __init__(
         self,
@@ -44,6 +56,7 @@ class Text:
         self.full = full  # the model's context has no room for more
         self.drawn_by: Hashable = None  # under which `log_prob` is that of the last link: see `Extension.drawn_by`
         self.log_model: float | None = None  # of the last link, under the model as it is; known if `drawn_by` is
+        self.log_q: float | None = None  # where a grammar steered the draw: under what it was drawn from
         # One int32 a link: where it ends, in bytes (a multiple of 4), plus 1 if it was sampled.
         if parent is None:
             self.links = len(data).to_bytes(4, "little") if data else b""

@@ -45,6 +45,10 @@ class Proposed(Generic[T]):
     def log_prob(self, value: Any) -> float:
         return self.target.log_prob(value)
 
+    @staticmethod
+    def log_prob_many(dists: Sequence[Proposed[T]], values: Sequence[Any]) -> Sequence[float]:
+        return log_probs([dist.target for dist in dists], values)
+
     def table(self) -> list[tuple[tuple[T, float], float]]:
         """Pairs (value, log weight) with the probabilities under the proposal.
 

@@ -86,7 +86,7 @@ def test_every_uniform_gives_the_token_of_the_inverse_cdf(size: int) -> None:
         logits[0, 1] = 0.0
     u = np.concatenate([np.linspace(0, 1, 500, endpoint=False), [np.nextafter(np.float32(1), 0)]]).astype(np.float32)
     how = Options().on_device(size)
-    token, log_p, _ = pick(jnp.array(np.repeat(logits, len(u), 0)), jnp.array(u), jnp.full(len(u), -1), how)
+    token, log_p, *_ = pick(jnp.array(np.repeat(logits, len(u), 0)), jnp.array(u), jnp.full(len(u), -1), how)
     p = np.exp(logits[0].astype(np.float64) - np.logaddexp.reduce(logits[0].astype(np.float64)))
     after = np.cumsum(p)
     token = np.asarray(token)
@@ -105,7 +105,7 @@ def test_rounding_at_the_edge_of_a_block_gives_no_impossible_token() -> None:
         edges = np.asarray(jnp.cumsum(weights.sum(-1)) / weights.sum(), np.float32)[:-1]
         u = np.concatenate([edges, *[np.nextafter(edges, np.float32(x)) for x in (0, 1)]]).clip(0, 1 - 2**-24)
         many = jnp.repeat(logits, len(u), 0)
-        token, log_p, _ = pick(many, jnp.array(u), jnp.full(len(u), -1), Options().on_device(size))
+        token, log_p, *_ = pick(many, jnp.array(u), jnp.full(len(u), -1), Options().on_device(size))
         impossible += int((~np.isfinite(log_p)).sum()) + int((np.asarray(token) % width == 0).sum())
     assert impossible == 0
 

@@ -227,7 +227,7 @@ def test_stragglers_remember_what_they_have_matched() -> None:
     texts = [lm.text("一" * (3 + 190 * (i % 16 > 0))) for i in range(64)]
     table = np.minimum(np.arange(1, 32), 30).astype(np.int32)[:, None].repeat(512, 1)
     keys = np.zeros((64, 2), np.uint32)
-    found = lm.engine.decode(texts, keys, Stop.of(table, 512), 100, Options())()
+    found = lm.engine.decode(texts, keys, Stop.at(table), 100, Options())()
     assert {len(text) - len(parent) for text, parent in zip(found, texts, strict=True)} == {7, 30}
 
 

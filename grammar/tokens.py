@@ -211,7 +211,7 @@ def _walks(dfa: DFA, rows: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndar
             row = ends[node]
             found.append((source[row >= 0], row[row >= 0], state[row >= 0]))
     if not found:
-        return (np.zeros(0, np.int64),) * 3
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
     sources, ends, states = zip(*found, strict=True)
     return np.concatenate(sources), np.concatenate(ends), np.concatenate(states)
 

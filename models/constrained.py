@@ -103,7 +103,7 @@ class Steered(Restricted):
         return self.guide.steered
 
     @staticmethod
-    def begin_many(keys: Sequence[Key], dists: Sequence[Steered]) -> Callable[[], list[Text]]:
+    def begin_many(keys: Sequence[Key], dists: Sequence[Any]) -> Callable[[], list[Text]]:
         data = np.frombuffer(b"".join([key.digest[:8] for key in keys]), "<u4").reshape(-1, 2)
         finish = _begun(dists, [dist.text for dist in dists], data)
 
@@ -117,7 +117,7 @@ class Steered(Restricted):
         return texts
 
     @staticmethod
-    def log_prob_many(dists: Sequence[Steered], values: Sequence[Text]) -> list[float]:
+    def log_prob_many(dists: Sequence[Any], values: Sequence[Text]) -> list[float]:
         """Nats, summed over the tokens of the block; `-inf` for a block that cannot be drawn."""
         out = [-math.inf] * len(dists)
         open_: list[int] = []

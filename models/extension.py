@@ -141,7 +141,7 @@ class Extension:
 
     def misses(self, target: Any) -> str | None:
         """What this, as a proposal, cannot draw of the target, in words: see `Proposed`."""
-        return self.options.misses(target.options) if isinstance(target, Extension) else None
+        return missed(self, target) if isinstance(target, Extension) else None
 
     def powered(self, alpha: float) -> Extension:
         """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
@@ -178,3 +178,13 @@ class Extension:
     def __repr__(self) -> str:
         block = f"until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r}{self._since()}"
         return f"Extension(of {len(self.text)} tokens, {block})"
+
+
+def missed(proposal: Any, target: Any) -> str | None:
+    """Why blocks of one kind cannot be all that another asks for; None if they can, as far as one can tell."""
+    grammars = [getattr(one, "guide", None) for one in (proposal, target)]
+    if grammars[0] is not grammars[1]:
+        names = ["no grammar" if one is None else one.name for one in grammars]
+        return (f"its blocks end elsewhere: it has {names[0]} where the target has {names[1]}; give both the same "
+                "grammar, until and finish")  # fmt: skip
+    return proposal.options.misses(target.options)

@@ -116,8 +116,8 @@ class LanguageModel:
         With a `grammar` it is the measure p(block) * 1[the block is in its language]: draws come with their exact
         weight, and the evidence is the probability that the model writes such a block. The block is what is written, an
         end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
-        it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is asked for
-        there too. `mode="local"` is the distribution that masks each token: normalised, and another one.
+        it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is
+        asked for there too. `mode="local"` is the distribution that masks each token: normalised, and another one.
 
         Raises:
             TypeError: `text` is not a `Text`.

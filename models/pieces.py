@@ -19,10 +19,12 @@ from ppl.program import Program
 class Block(Protocol):
     """What can be written in pieces: see `Extension`."""
 
-    text: Text
-    until: tuple[str, ...]
-    max_tokens: int
-
+    @property
+    def text(self) -> Text: ...
+    @property
+    def until(self) -> tuple[str, ...]: ...
+    @property
+    def max_tokens(self) -> int: ...
     def piece(self, text: Text, tokens: int) -> Any: ...
     def stopped(self, value: Text) -> bool: ...
 

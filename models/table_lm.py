@@ -12,41 +12,49 @@ Measure({'aa': 0.5, 'ab': 0.25, 'a.': 0.25})
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import tokenizers
 
 from ppl.distributions import Categorical
+from ppl.grammar.errors import GrammarError
+from ppl.grammar.regular import Regular
+from ppl.models.constrained import Constrained
 from ppl.models.draw import Options
+from ppl.models.extension import missed
+from ppl.models.guide import Guide, vocabulary_of
 from ppl.models.pieces import Pieces
-from ppl.models.stops import Until, check_block, stops_of
+from ppl.models.stops import Until, check_block, stop_table, stops_of
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
 
 NextTokens = Callable[[str], Mapping[str, float]]
+Block = tuple[int, ...]  # tokens
 
 
 class TableLM:
-    """`next_tokens(text)` gives the probability of each next character; those of one text sum to 1.
+    """`next_tokens(text)` gives the probability of each next token; those of one text sum to 1.
 
-    `alphabet` lists the characters, `eos` those among them that end a text. `text` and `extend` are those of
-    `LanguageModel`, so a program written for one runs on the other; here `measure` can enumerate it.
+    `alphabet` lists the tokens, characters or strings, `eos` those among them that end a text. `text` and `extend` are
+    those of `LanguageModel`, so a program written for one runs on the other; here `measure` can enumerate it.
 
     Raises:
         ValueError: `eos` is not in the alphabet.
     """
 
-    def __init__(self, alphabet: str, next_tokens: NextTokens, eos: str = "") -> None:
-        if missing := set(eos) - set(alphabet):
+    def __init__(self, alphabet: str | Sequence[str], next_tokens: NextTokens, eos: str | Sequence[str] = "") -> None:
+        self.alphabet = tuple(alphabet)
+        if missing := set(eos) - set(self.alphabet):
             raise ValueError(f"TableLM: eos {''.join(missing)!r} is not in the alphabet {alphabet!r}")
-        plain = Tokenizer.of_characters(alphabet)
-        self.tokenizer = Tokenizer(plain.backend, [alphabet.index(c) for c in eos])
-        self.alphabet = alphabet
+        self.tokenizer = Tokenizer(_backend(self.alphabet), [self.alphabet.index(c) for c in eos])
         self.next_tokens = next_tokens
+        self._guides: dict[Any, Guide] = {}
 
     def text(self, text: str) -> Text:
-        """The tokens of a prompt."""
+        """The tokens of a prompt; of several that fit, the longest."""
         return Text.of(self.tokenizer, text)
 
     def extend(
@@ -60,18 +68,42 @@ class TableLM:
         top_p: float | None = None,
         min_p: float | None = None,
         bias: Mapping[int, float] | None = None,
+        grammar: Regular | None = None,
+        mode: Literal["exact", "local"] = "exact",
+        finish: bool = False,
     ) -> TableExtension:
         """As `LanguageModel.extend`.
 
         Raises:
             ValueError: `max_tokens` < 1, an empty `until`, or an option that makes no sense.
+            GrammarError: as there.
         """
-        return TableExtension(
-            self, text, stops_of(until), max_tokens, Options.of(temperature, top_k, top_p, min_p, bias)
-        )
+        options = Options.of(temperature, top_k, top_p, min_p, bias)
+        parts: Any = self, text, stops_of(until), max_tokens, options
+        if grammar is None:
+            return TableExtension(*parts)
+        guide = self.guide(grammar, stops_of(until), finish)
+        if max_tokens < guide.least:
+            raise GrammarError(f"extend(max_tokens={max_tokens}): the shortest block of {grammar!r} takes "
+                               f"{guide.least} tokens")  # fmt: skip
+        if mode not in ("exact", "local"):
+            raise ValueError(f"mode={mode!r}: exact or local")
+        local = TableLocal(*parts, guide=guide)
+        made: Any = local if mode == "local" else Constrained(TableRestricted(*parts, guide=guide),
+                                                              TableSteered(*parts, guide=guide))  # fmt: skip
+        return made
+
+    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide:
+        """As `LanguageModel.guide`; what steers takes all tokens to be equally probable."""
+        key = grammar, until, finish
+        if key not in self._guides:
+            size = len(self.alphabet)
+            vocabulary, stops = vocabulary_of(self.tokenizer, size), stop_table(self.tokenizer, until, size)
+            self._guides[key] = Guide(grammar, vocabulary, stops, finish, np.full(size, 1 / size))
+        return self._guides[key]
 
     def __repr__(self) -> str:
-        return f"<table language model of {self.tokenizer.size} characters>"
+        return f"<table language model of {self.tokenizer.size} tokens>"
 
 
 class TableExtension:
@@ -94,20 +126,20 @@ class TableExtension:
 
     @property
     def family(self) -> Hashable:
-        return TableExtension
+        return type(self)
 
     def sample(self, key: Key) -> Text:
-        block, log_prob = "", 0.0
+        block, log_prob = (), 0.0
         while not self._ended(block):
             tokens = self._next(block)
             token = tokens.sample(key.fold(str(len(block))))
-            block, log_prob = block + token, log_prob + tokens.log_prob(token)
+            block, log_prob = (*block, token), log_prob + tokens.log_prob(token)
         return self._text(block, log_prob)
 
     def log_prob(self, value: Any) -> float:
         if not isinstance(value, Text) or not value.data.startswith(self.text.data):
             return -math.inf
-        block, total = str(value)[len(str(self.text)) :], 0.0
+        block, total = self._block(value), 0.0
         for at, token in enumerate(block):
             if self._ended(block[:at]):
                 return -math.inf
@@ -116,11 +148,15 @@ class TableExtension:
 
     def table(self) -> list[tuple[Text, float]]:
         """Every block that can be written, with its probability."""
-        return [(self._text(block, math.log(p)), p) for block, p in self._blocks("", 1.0)]
+        return [(self._text(block, math.log(p)), p) for block, p in self._blocks((), 1.0)]
+
+    def can_write(self, value: Any) -> bool:
+        """Whether `value` is the text with one whole block behind it, that has a probability."""
+        return self.log_prob(value) > -math.inf
 
     def misses(self, target: Any) -> str | None:
         """What this, as a proposal, cannot draw of the target, in words: see `Proposed`."""
-        return self.options.misses(target.options) if isinstance(target, TableExtension) else None
+        return missed(self, target) if isinstance(target, TableExtension) else None
 
     def powered(self, alpha: float) -> TableExtension:
         """Each token from the power of its distribution: at temperature / alpha. As `Options.powered`."""
@@ -140,8 +176,8 @@ class TableExtension:
         return Pieces(self, tokens)
 
     def encode(self, value: Text) -> Any:
-        """A draw as JSON: what it adds to the text."""
-        return [str(value)[len(str(self.text)) :], value.log_prob]
+        """A draw as JSON: the tokens that it adds to the text."""
+        return [list(self._block(value)), value.log_prob]
 
     def decode(self, data: Any) -> Text:
         """The draw that `encode` wrote."""
@@ -151,40 +187,149 @@ class TableExtension:
         """What identifies the distribution to a journal."""
         return f"{self!r} behind {str(self.text)!r}"
 
-    def _blocks(self, block: str, p: float) -> Iterator[tuple[str, float]]:
+    def _blocks(self, block: Block, p: float) -> Iterator[tuple[Block, float]]:
         if self._ended(block):
             yield block, p
             return
         for token, q in self._next(block).table():
             if q > 0:
-                yield from self._blocks(block + token, p * q)
+                yield from self._blocks((*block, token), p * q)
 
-    def _next(self, block: str) -> Categorical[str]:
-        before = str(self.text) + block
+    def _next(self, block: Block) -> Categorical[int]:
+        before = str(self.text) + self._read(block)
         tokens = self.lm.next_tokens(before)
         if abs(math.fsum(tokens.values()) - 1) > 1e-9:
             raise ValueError(
                 f"TableLM: the probabilities after {before!r} sum to {math.fsum(tokens.values())}, not to 1"
             )
-        if self.options.plain:
-            return Categorical.of(tokens)
-        names = list(self.lm.alphabet)
-        logits = np.array([math.log(p) if (p := tokens.get(c, 0.0)) else -math.inf for c in names])
-        return Categorical(names, self.options.cut(logits).tolist())
+        logits = [math.log(p) if (p := tokens.get(c, 0.0)) else -math.inf for c in self.lm.alphabet]
+        if not self.options.plain:
+            logits = self.options.cut(np.array(logits)).tolist()
+        return Categorical(range(len(logits)), logits)
 
-    def _ended(self, block: str) -> bool:
+    def _ended(self, block: Block) -> bool:
         if not block:
             return False
-        ends = self.lm.tokenizer.ends(self.lm.tokenizer.encode(block))
-        return ends or len(block) >= self.max_tokens or any(one in self.before + block for one in self.until)
+        written = self.before + self._read(block)
+        ends = block[-1] in self.lm.tokenizer.eos
+        return ends or len(block) >= self.max_tokens or any(one in written for one in self.until)
+
+    def _read(self, block: Block) -> str:
+        return "".join([self.lm.alphabet[token] for token in block])
+
+    def _block(self, value: Text) -> Block:
+        """The tokens of a value behind the text."""
+        return tuple(value.tokens[len(self.text) :].tolist())
 
     def _written(self, text: Text) -> str:
         """Of the block."""
-        return self.before + str(text)[len(str(self.text)) :]
+        return self.before + self._read(self._block(text))
 
-    def _text(self, block: str, log_prob: float) -> Text:
-        tokenizer = self.lm.tokenizer
-        return Text(tokenizer, self.text.data + tokenizer.encode(block), self.text, log_prob)
+    def _text(self, block: Sequence[int], log_prob: float) -> Text:
+        return Text(self.lm.tokenizer, self.text.data + np.array(block, "<i4").tobytes(), self.text, log_prob)
 
     def __repr__(self) -> str:
         return f"TableExtension(until={self.until!r}, max_tokens={self.max_tokens}, {self.options!r})"
+
+
+class TableRestricted(TableExtension):
+    """As `constrained.Restricted`: a measure, that is scored and not drawn."""
+
+    __slots__ = ("guide", "horizon", "state")
+
+    def __init__(self, *parts: Any, guide: Guide, state: int = 0, horizon: int | None = None) -> None:
+        super().__init__(*parts)
+        self.guide = guide
+        self.state = state
+        self.horizon = self.max_tokens if horizon is None else horizon
+
+    def log_prob(self, value: Any) -> float:
+        if not isinstance(value, Text) or not value.data.startswith(self.text.data):
+            return -math.inf
+        block = self._block(value)
+        if not 1 <= len(block) <= self.max_tokens or self._ended(block[:-1]) or not self._right(block):
+            return -math.inf
+        return sum(TableExtension._next(self, block[:at]).log_prob(token) for at, token in enumerate(block))
+
+    def table(self) -> list[tuple[Text, float]]:
+        """Every block of the language, with its probability under the model: they sum to the evidence."""
+        return [(self._text(block, math.log(p)), p) for block, p in self._blocks((), 1.0) if self._right(block)]
+
+    def powered(self, alpha: float) -> TableRestricted:
+        return self._like(self.text, self.max_tokens, self.options.powered(alpha), self.state, self.horizon)
+
+    def stopped(self, value: Text) -> bool:
+        return self._matched(self._block(value)) >= self.guide.automaton.done
+
+    def piece(self, text: Text, tokens: int) -> TableRestricted:
+        block = self._block(text)
+        return self._like(text, tokens, self.options, self._matched(block), self.horizon - len(block))
+
+    def ahead(self, text: Text) -> float:
+        """As `constrained.Restricted.ahead`."""
+        block = self._block(text)
+        return self.guide.ahead(self._matched(block), self.horizon - len(block))
+
+    def _like(self, text: Text, tokens: int, options: Options, state: int, horizon: int) -> TableRestricted:
+        return type(self)(self.lm, text, self.until, tokens, options, guide=self.guide, state=state, horizon=horizon)
+
+    def _matched(self, block: Block) -> int:
+        return self.guide.walk(self.state, block)
+
+    def _ended(self, block: Block) -> bool:
+        return bool(block) and (self._matched(block) >= self.guide.automaton.done or len(block) >= self.max_tokens)
+
+    def _right(self, block: Block) -> bool:
+        return self.guide.ahead(self._matched(block), self.horizon - len(block)) > -math.inf
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, grammar={self.guide.name})"
+
+
+class TableSteered(TableRestricted):
+    """As `constrained.Steered`."""
+
+    __slots__ = ()
+    log_prob = TableExtension.log_prob
+    table = TableExtension.table
+
+    def _next(self, block: Block) -> Categorical[int]:
+        """Where no token is left, token 0, as `draw.pick` does."""
+        plain, state, left = super()._next(block), self._matched(block), self.horizon - len(block) - 1
+        behind = [self.guide.automaton.advance(state, token) for token in plain.values]
+        logits = [math.log(p) + self._steer(to, left) if p else -math.inf
+                  for to, p in zip(behind, plain.probabilities, strict=True)]  # fmt: skip
+        return Categorical(plain.values, logits) if max(logits) > -math.inf else Categorical([0], [0.0])
+
+    def _steer(self, state: int, left: int) -> float:
+        return self.guide.ahead(state, left)
+
+    def _text(self, block: Sequence[int], log_prob: float) -> Text:
+        """A text's `log_prob` is the model's, as where a device draws."""
+        block = tuple(block)
+        return super()._text(block, sum(TableExtension._next(self, block[:i]).log_prob(t) for i, t in enumerate(block)))
+
+
+class TableLocal(TableSteered):
+    """As `constrained.Local`."""
+
+    __slots__ = ()
+
+    def _steer(self, state: int, left: int) -> float:
+        return 0.0 if self.guide.ahead(state, left) > -math.inf else -math.inf
+
+    def resample_every(self, tokens: int) -> Pieces:
+        raise ValueError("resample_every: a locally constrained block has no weights to resample by")
+
+
+def _backend(alphabet: Sequence[str]) -> tokenizers.Tokenizer:
+    """One token for each string of the alphabet; a text is cut into the longest."""
+    if all(len(token) == 1 for token in alphabet):
+        return Tokenizer.of_characters("".join(alphabet)).backend
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({c: i for i, c in enumerate(alphabet)}, unk_token=""))
+    longest = sorted(alphabet, key=len, reverse=True)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(
+        tokenizers.Regex("|".join(map(re.escape, longest))), "isolated"
+    )
+    backend.decoder = tokenizers.decoders.Fuse()
+    return backend

@@ -19,6 +19,8 @@ T = TypeVar("T")
 class Proposed(Generic[T]):
     """`target`, drawn from `proposal`: a properly weighted distribution of log weight log target - log proposal.
 
+    A target that is such a pair itself stands for its own target.
+
     The proposal must be able to draw whatever the target can. A proposal with a method `misses(target)` says in words
     what it cannot draw, or None.
 
@@ -30,6 +32,8 @@ class Proposed(Generic[T]):
     weighted = True
 
     def __init__(self, target: Distribution[T], proposal: Distribution[T]) -> None:
+        if isinstance(target, Proposed):
+            target = target.target
         if hasattr(proposal, "misses") and (missed := proposal.misses(target)):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(f"{proposal!r} as a proposal for {target!r}: {missed}")
         self.target = target
@@ -64,6 +68,10 @@ class Proposed(Generic[T]):
                     raise ValueError(f"{self!r}: the proposal cannot draw {value!r}, of probability {p:.3g}")
         pairs = self._weigh([self] * len(rows), [value for value, _ in rows])
         return [(pair, p) for pair, (_, p) in zip(pairs, rows, strict=True)]
+
+    def misses(self, target: Any) -> str | None:
+        """As a proposal itself: what the proposal says."""
+        return self.proposal.misses(target) if hasattr(self.proposal, "misses") else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def weigh(self, value: T) -> float:
         """log target - log proposal at a value: the weight that a draw of it has."""

@@ -1,12 +1,12 @@
 """The same small checkpoint and task in our loop, llamppl, genlm-control and `transformers.generate`, in CPU seconds.
 
-python benchmarks/peers.py --python /tmp/peers-venv/bin/python      # benchmarks/README.md says how to make that one
-taskset -c 0 python benchmarks/peers.py --python ... --seeds 20     # on one core, more runs
+taskset -c 0 python benchmarks/peers.py --python /tmp/peers-venv/bin/python     # benchmarks/README.md: how to make that
 
-64 particles write 64 tokens without the letter e: the measure p(x) 1[no e in x], its mass estimated by SMC that resamples
+64 particles write 64 tokens without the letter e: the measure p(x) 1[no e in x], whose mass SMC estimates, resampling
 systematically where the effective sample size is below one half. The end of text is banned too, so that all do the same
 work. `transformers.generate` has no weights: it is the floor. Everybody runs in a process of his own, with one thread,
-once to warm up and then once for each seed. All must agree on the evidence; if they do not, the exit status is 1.
+once to warm up and then once for each seed. All must agree on the evidence: of 64 tokens with our own 1,024 particles,
+and of 2 tokens with an enumeration. The exit status is 1 if they do not; times decide nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ PROMPT = "This module provides a way of looking up many of the names that a prog
 VOCABULARY = 2048
 LOGITS = 2.5  # their standard deviation, about
 SPECIAL = ["<|begin|>", "<|end|>"]
-TOLERANCE = 4.0  # standard errors
+TOLERANCE = 5.0  # standard errors, of few runs
+SHORT = 2  # tokens, of which all are enumerated
+MANY = 1024  # particles of the reference
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
@@ -49,7 +51,7 @@ class Task(NamedTuple):
 
 
 Run = Callable[[int], float | None]
-"""From a seed: all of the particles, and the log evidence."""
+"""All of the particles, under a seed: the log evidence, from who knows it."""
 
 
 def make(folder: str) -> None:
@@ -85,24 +87,42 @@ def ours(task: Task, block: int) -> Run:
     from ppl.models import load
 
     lm = load(task.folder)
-    prompt, bias = lm.text(PROMPT), dict.fromkeys(task.banned, -math.inf)
+    prompt = lm.text(PROMPT)
     assert prompt.tokens.tolist() == task.prompt
+    # One distribution, of which blocks are pieces: the bans are sorted once and not for each block.
+    whole = lm.extend(prompt, max_tokens=task.tokens, bias=dict.fromkeys(task.banned, -math.inf))
 
     @ppl.program
     async def without_e() -> Any:
         text = prompt
         for _ in range(task.tokens // block):
-            text = await ppl.sample("block", lm.extend(text, max_tokens=block, bias=bias))
+            text = await ppl.sample("block", whole.piece(text, block))
             assert text.log_model is not None and text.log_prob is not None
             await ppl.factor("mass", text.log_model - text.log_prob)
         return text
 
     def run(seed: int) -> float:
-        posterior = ppl.infer(without_e(), ppl.SMC(task.n), seed=seed)
-        assert not any({*text.tokens[len(prompt) :].tolist()} & {*task.banned} for text in posterior.values)
-        return posterior.log_evidence
+        return ppl.infer(without_e(), ppl.SMC(task.n), seed=seed).log_evidence
 
     return run
+
+
+def enumerated(task: Task) -> float:
+    """The log evidence of `SHORT` tokens, from the probability of every first token and of what may follow it."""
+    import numpy as np
+    from ppl.models import load
+    from ppl.models.text import Text
+
+    assert task.tokens == SHORT == 2
+    lm = load(task.folder)
+    prompt = lm.text(PROMPT)
+    allowed = np.setdiff1d(np.arange(lm.engine.config.vocab_size), task.banned).astype("<i4")
+    begun = [Text(lm.tokenizer, prompt.data + token.tobytes(), prompt) for token in allowed]
+    first = np.asarray(lm.engine.next_log_probs([prompt]), np.float64)[0, allowed]
+    rows = [np.asarray(lm.engine.next_log_probs(begun[i : i + 64]))[: len(begun[i : i + 64])]
+            for i in range(0, len(begun), 64)]  # fmt: skip
+    second = np.exp(np.concatenate(rows)[:, allowed].astype(np.float64)).sum(-1)
+    return float(np.log(np.exp(first) @ second))
 
 
 def generate(task: Task) -> Run:
@@ -200,39 +220,156 @@ def genlm(task: Task, cached: bool, sampler: str) -> Run:
     return run
 
 
-def log_mean(logs: list[float]) -> float:
+def log_mean(logs: Sequence[float]) -> float:
     top = max(logs)
     return top + math.log(statistics.fmean(math.exp(x - top) for x in logs))
 
 
+def deviation(logs: Sequence[float]) -> float:
+    """Of the evidence of one run, relative to its mean."""
+    mean = log_mean(logs)
+    return statistics.stdev(math.exp(x - mean) for x in logs)
+
+
+OURS = "ours"
 WHO: dict[str, tuple[str, Callable[[Task], Run]]] = {
-    "ours": ("ppl", lambda task: ours(task, 8)),
+    OURS: ("ppl", lambda task: ours(task, 8)),
     "ours, token by token": ("ppl", lambda task: ours(task, 1)),
     "transformers.generate": ("transformers", generate),
-    "llamppl": ("llamppl", lambda task: llamppl(task, False)),
-    "llamppl, cached prompt": ("llamppl", lambda task: llamppl(task, True)),
-    "genlm-control, direct": ("genlm-control", lambda task: genlm(task, False, "direct")),
-    "genlm-control, direct, cached prompt": ("genlm-control", lambda task: genlm(task, True, "direct")),
-    "genlm-control, AWRS, cached prompt": ("genlm-control", lambda task: genlm(task, True, "awrs")),
+    "llamppl": ("llamppl", lambda task: llamppl(task, True)),
+    "llamppl, prompt not cached": ("llamppl", lambda task: llamppl(task, False)),
+    "genlm-control, direct": ("genlm-control", lambda task: genlm(task, True, "direct")),
+    "genlm-control, direct, prompt not cached": ("genlm-control", lambda task: genlm(task, False, "direct")),
+    "genlm-control, AWRS": ("genlm-control", lambda task: genlm(task, True, "awrs")),
 }
 
 
-def child(who: str, folder: str, n: int, tokens: int, seeds: int) -> dict[str, Any]:
-    """Run one of them, in this process."""
-    facts = json.loads(Path(folder, "task.json").read_text())
-    package, prepare = WHO[who]
-    run = prepare(Task(folder, n, tokens, facts["prompt"], facts["banned"]))
+class Asked(NamedTuple):
+    """What a child runs: one of `WHO`, or what all are held against."""
+
+    folder: str
+    who: str | None
+    n: int
+    tokens: int
+    seeds: range
+
+
+def child(asked: Asked) -> dict[str, Any]:
+    """In this process."""
+    facts = json.loads(Path(asked.folder, "task.json").read_text())
+    task = Task(asked.folder, asked.n, asked.tokens, facts["prompt"], facts["banned"])
+    short = task._replace(tokens=SHORT)
+    if asked.who is None:
+        many = ours(task._replace(n=MANY), 8)
+        return {"logs": [many(seed) for seed in asked.seeds], "short": enumerated(short)}
+    package, prepare = WHO[asked.who]
+    run = prepare(task)
     run(0)
     times, logs = list[float](), list[float | None]()
-    for seed in range(1, seeds + 1):
+    for seed in asked.seeds:
         start = time.process_time()
         logs.append(run(seed))
         times.append(time.process_time() - start)
-    return {"version": metadata.version(package), "seconds": times, "logs": logs}
+    run = prepare(short)
+    return {"version": metadata.version(package), "times": times, "logs": logs, "short": [*map(run, asked.seeds)]}
+
+
+def started(python: str, *arguments: str) -> str:
+    """What this file prints under another interpreter; ends the program if it fails."""
+    done = subprocess.run(
+        [python, __file__, *arguments], env=os.environ | ONE_THREAD, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(
+            f"{done.stderr}\npeers.py {' '.join(arguments)} under {python} failed: see benchmarks/README.md"
+        )
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def asked(python: str, question: Asked) -> dict[str, Any]:
+    words = json.dumps([*question[:4], question.seeds.start, question.seeds.stop])
+    return json.loads(started(python, "--child", words))
+
+
+def differs(what: str, logs: Sequence[float], other: float, other_se: float) -> bool:
+    """Whether the evidence of some runs is another than it should be; if so, says it."""
+    se = math.hypot(deviation(logs) / math.sqrt(len(logs)), other_se)
+    off = log_mean(logs) - other
+    if abs(off) <= TOLERANCE * se + 1e-4:
+        return False
+    print(f"WARNING: {what}: log evidence {log_mean(logs):.4f}, not {other:.4f}: {off:+.4f}, {abs(off) / se:.1f} standard "
+          "errors", file=sys.stderr)  # fmt: skip
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
+    parser.add_argument("--who", nargs="+", choices=[*WHO], default=[who for who in WHO if "not cached" not in who])
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64, help="a multiple of 8")
+    parser.add_argument("--seeds", type=int, default=5, help="runs in a round")
+    parser.add_argument("--rounds", type=int, default=2, help="each with everybody in turn")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        started(options.python, "--make", folder)
+        wrong = compared(folder, options)
+    return int(wrong)
+
+
+def compared(folder: str, options: argparse.Namespace) -> bool:
+    """Run everybody in turn, print a line for each, then a table; whether any evidence is wrong."""
+    print(json.dumps({"load": os.getloadavg()}), flush=True)
+    found: dict[str, dict[str, Any]] = {who: {"times": [], "logs": [], "short": []} for who in options.who}
+    for begin in range(1, 1 + options.seeds * options.rounds, options.seeds):
+        for who, one in found.items():
+            python = sys.executable if WHO[who][0] == "ppl" else options.python
+            seeds = range(begin, begin + options.seeds)
+            answer = asked(python, Asked(folder, who, options.n, options.tokens, seeds))
+            one["version"] = answer["version"]
+            for key in ("times", "logs", "short"):
+                one[key] += answer[key]
+    true = asked(sys.executable, Asked(folder, None, options.n, options.tokens, range(1, 9)))
+    evidence, se = log_mean(true["logs"]), deviation(true["logs"]) / math.sqrt(len(true["logs"]))
+    print(json.dumps({"who": f"reference, {MANY} particles", "log_evidence": evidence, "se": se,
+                      f"{SHORT} tokens, exact": true["short"]}))  # fmt: skip
+    wrong, rows = False, list[dict[str, Any]]()
+    for who, one in found.items():
+        row: dict[str, Any] = {"who": who, "version": one["version"], "n": options.n, "tokens": options.tokens}
+        row |= {"cpu_s": min(one["times"]), "median_cpu_s": statistics.median(one["times"])}
+        row["tokens_per_cpu_s"] = options.n * options.tokens / row["cpu_s"]
+        if one["logs"][0] is not None:
+            sd = deviation(one["logs"])
+            row |= {"log_evidence": log_mean(one["logs"]), "se": sd / math.sqrt(len(one["logs"])), "sd_of_a_run": sd,
+                    f"log_evidence_of_{SHORT}": log_mean(one["short"])}  # fmt: skip
+            wrong |= differs(who, one["logs"], evidence, se)
+            wrong |= differs(f"{who}, {SHORT} tokens", one["short"], true["short"], 0.0)
+        if OURS in found:
+            row["ratio_to_ours"] = row["cpu_s"] / min(found[OURS]["times"])
+        rows.append(row)
+        print(json.dumps({key: round(x, 4) if isinstance(x, float) else x for key, x in row.items()}), flush=True)
+    print(table(rows), json.dumps({"load": os.getloadavg()}), sep="\n")
+    return wrong
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Of the lines, for people."""
+    columns = {"who": "<42", "cpu_s": ">8.2f", "median_cpu_s": ">13.2f", "tokens_per_cpu_s": ">17.0f",
+               "ratio_to_ours": ">14.1f", "log_evidence": ">13.2f", "se": ">6.2f", "sd_of_a_run": ">12.2f"}  # fmt: skip
+    lines = ["".join(f"{name:{how.partition('.')[0]}}" for name, how in columns.items())]
+    for row in rows:
+        cells = [(how, row.get(name)) for name, how in columns.items()]
+        lines.append(
+            "".join(f"{'' if x is None else x:{how.partition('.')[0] if x is None else how}}" for how, x in cells)
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "make":
+    if sys.argv[1:2] == ["--make"]:
         make(sys.argv[2])
+    elif sys.argv[1:2] == ["--child"]:
+        *words, start, stop = json.loads(sys.argv[2])
+        print(json.dumps(child(Asked(*words, range(start, stop)))))
     else:
-        print(json.dumps(child(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))))
+        sys.exit(main())

@@ -95,8 +95,8 @@ def ours(task: Task, block: int) -> Run:
     @ppl.program
     async def without_e() -> Any:
         text = prompt
-        for _ in range(task.tokens // block):
-            text = await ppl.sample("block", whole.piece(text, block))
+        for written in range(0, task.tokens, block):
+            text = await ppl.sample("block", whole.piece(text, min(block, task.tokens - written)))
             assert text.log_model is not None and text.log_prob is not None
             await ppl.factor("mass", text.log_model - text.log_prob)
         return text
@@ -110,6 +110,7 @@ def ours(task: Task, block: int) -> Run:
 def enumerated(task: Task) -> float:
     """The log evidence of `SHORT` tokens, from the probability of every first token and of what may follow it."""
     import numpy as np
+
     from ppl.models import load
     from ppl.models.text import Text
 
@@ -172,8 +173,8 @@ def llamppl(task: Task, cached: bool) -> Run:
     return run
 
 
-def genlm(task: Task, cached: bool, sampler: str) -> Run:
-    """Its sampler `direct` over the product of the model with a mask in one piece, or `awrs` with a regular expression."""
+def genlm(task: Task, cached: bool, direct: bool) -> Run:
+    """`direct`: from the product of the model and a mask; else by rejection (AWRS) from the model alone."""
     np, torch, control = import_module("numpy"), import_module("torch"), import_module("genlm.control")
     llm = control.PromptedLLM.from_name(task.folder, backend="hf", batch_size=task.n, prompt_ids=task.prompt)
     banned = set(task.banned)
@@ -198,10 +199,8 @@ def genlm(task: Task, cached: bool, sampler: str) -> Run:
         async def batch_logw_next(self, contexts: list[list[Any]]) -> Any:
             return self.make_lazy_weights(self.row.expand(len(contexts), -1))
 
-    if sampler == "direct":
-        drawn = control.direct_token_sampler(llm * WithoutE())
-    else:
-        drawn = control.AWRS(llm, WithoutE())
+    mask = WithoutE()
+    drawn = control.direct_token_sampler(llm * mask) if direct else control.AWRS(llm, mask)
 
     def run(seed: int) -> float:
         np.random.seed(seed)
@@ -238,9 +237,9 @@ WHO: dict[str, tuple[str, Callable[[Task], Run]]] = {
     "transformers.generate": ("transformers", generate),
     "llamppl": ("llamppl", lambda task: llamppl(task, True)),
     "llamppl, prompt not cached": ("llamppl", lambda task: llamppl(task, False)),
-    "genlm-control, direct": ("genlm-control", lambda task: genlm(task, True, "direct")),
-    "genlm-control, direct, prompt not cached": ("genlm-control", lambda task: genlm(task, False, "direct")),
-    "genlm-control, AWRS": ("genlm-control", lambda task: genlm(task, True, "awrs")),
+    "genlm-control, direct": ("genlm-control", lambda task: genlm(task, True, True)),
+    "genlm-control, direct, prompt not cached": ("genlm-control", lambda task: genlm(task, False, True)),
+    "genlm-control, AWRS": ("genlm-control", lambda task: genlm(task, True, False)),
 }
 
 
@@ -297,8 +296,10 @@ def differs(what: str, logs: Sequence[float], other: float, other_se: float) -> 
     off = log_mean(logs) - other
     if abs(off) <= TOLERANCE * se + 1e-4:
         return False
-    print(f"WARNING: {what}: log evidence {log_mean(logs):.4f}, not {other:.4f}: {off:+.4f}, {abs(off) / se:.1f} standard "
-          "errors", file=sys.stderr)  # fmt: skip
+    text = (
+        f"log evidence {log_mean(logs):.4f} and not {other:.4f}, a difference of {off:.4f} with standard error {se:.4f}"
+    )
+    print(f"WARNING: {what}: {text}", file=sys.stderr)
     return True
 
 
@@ -307,10 +308,12 @@ def main() -> int:
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--who", nargs="+", choices=[*WHO], default=[who for who in WHO if "not cached" not in who])
     parser.add_argument("--n", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=64, help="a multiple of 8")
+    parser.add_argument("--tokens", type=int, default=64, help="a particle")
     parser.add_argument("--seeds", type=int, default=5, help="runs in a round")
     parser.add_argument("--rounds", type=int, default=2, help="each with everybody in turn")
     options = parser.parse_args()
+    if options.seeds * options.rounds < 4:
+        parser.error("fewer than 4 runs say nothing about their scatter")
     with tempfile.TemporaryDirectory() as folder:
         started(options.python, "--make", folder)
         wrong = compared(folder, options)
@@ -369,7 +372,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--make"]:
         make(sys.argv[2])
     elif sys.argv[1:2] == ["--child"]:
-        *words, start, stop = json.loads(sys.argv[2])
-        print(json.dumps(child(Asked(*words, range(start, stop)))))
+        folder, who, n, tokens, start, stop = json.loads(sys.argv[2])
+        print(json.dumps(child(Asked(folder, who, n, tokens, range(start, stop)))))
     else:
         sys.exit(main())

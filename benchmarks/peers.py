@@ -168,7 +168,7 @@ def llamppl(task: Task, cached: bool) -> Run:
         if cached:
             lm.cache_kv(task.prompt)
         particles = asyncio.run(peer.smc_standard(WithoutE(), task.n, 0.5, resampling_method="systematic"))
-        return log_mean([particle.weight for particle in particles])
+        return log_mean([float(particle.weight) for particle in particles])
 
     return run
 

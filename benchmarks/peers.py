@@ -187,7 +187,7 @@ def genlm(task: Task, cached: bool, direct: bool) -> Run:
             allowed = [token.token_id not in banned for token in self.vocab]
             self.row = torch.tensor([0.0 if ok else -math.inf for ok in [*allowed, False]])
 
-        async def prefix(self, context: list[Any]) -> float:
+        async def prefix(self, context: list[Any]) -> float:  # what came before has been allowed
             return -math.inf if any(token.token_id in banned for token in context[-1:]) else 0.0
 
         async def complete(self, context: list[Any]) -> float:

@@ -145,7 +145,7 @@ def generate(task: Task) -> Run:
 
 
 def llamppl(task: Task, cached: bool) -> Run:
-    """As its tutorial has it: observe that the next token is none of a set, then sample it."""
+    """As in its examples: observe that the next token is none of a set, then sample it."""
     np, peer = import_module("numpy"), import_module("llamppl")
     lm = peer.CachedCausalLM.from_pretrained(task.folder, backend="hf", batch_size=task.n)
     banned = set(task.banned)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from ppl.grammar.tokens import merged
-from ppl.models.draw import Sampling, pick
+from ppl.models.draw import Sampling, Steer, pick
 from ppl.models.sums import LEAST_ROWS, log_normalised
 from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
@@ -42,7 +42,7 @@ class Stop(NamedTuple):
         """On the device, in one shape for nearly all: what is added to `table` and `ahead` is never entered."""
         rows, columns = (_room(length, least) for length, least in zip(table.shape, (STATES, CLASSES), strict=True))
         more = rows - len(table)
-        wide = np.pad(table, ((0, more), (0, columns - table.shape[1])))
+        wide = np.pad(table, ((0, more), (0, columns - table.shape[1])), constant_values=len(table) - 1)
         steer = None if ahead is None else np.pad(ahead, ((0, 0), (0, more)), constant_values=-np.inf)
         return cls(jnp.asarray(wide, jnp.int32), jnp.asarray(classes, jnp.int32), last,
                    None if steer is None else jnp.asarray(steer, jnp.float32))  # fmt: skip
@@ -199,7 +199,7 @@ def decode(
     def step(state: Any) -> Any:
         i, active, cache, now, tokens, sums = state
         u = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, now.lengths - starts)
-        steer = None if stop.ahead is None else partial(_steer, stop, stop.ahead, now.state, last - now.lengths - 1)
+        steer = _steer(stop, now.state, last - now.lengths - 1)
         token, *logs = pick(logits(params, now.hidden), u, forced[:, i], how, steer)
         states, cache = advance(params, config, token[:, None], cache, now.lengths, active, stems)
         tokens = tokens.at[:, i].set(token)
@@ -218,10 +218,12 @@ def decode(
     return cache, now, Written(tokens, counts, sums[0], sums[1], sums[2], active, _score(params, now.hidden))
 
 
-def _steer(stop: Stop, ahead: Array, state: Array, left: Array) -> Array:
-    """What is added to the logits of rows in these states, with `left` tokens to come behind this one: [rows, V]."""
-    by_state = ahead[jnp.clip(left, 0, len(ahead) - 1)]
-    return jnp.take_along_axis(by_state, stop.table[state], 1)[:, stop.classes]
+def _steer(stop: Stop, state: Array, left: Array) -> Steer | None:
+    """What is added to the logits of rows in these states, with `left` tokens to come behind this one."""
+    if stop.ahead is None:
+        return None
+    by_state = stop.ahead[jnp.clip(left, 0, len(stop.ahead) - 1)]
+    return Steer(jnp.take_along_axis(by_state, stop.table[state], 1), stop.classes)
 
 
 @jax.jit

@@ -7,7 +7,7 @@ Gumbel noise costs 900.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -163,25 +163,29 @@ class Picked(NamedTuple):
     """Under the model as it is."""
 
 
-def pick(logits: Array, u: Array, forced: Array, how: Sampling, steer: Callable[[], Array] | None = None) -> Picked:
+class Steer(NamedTuple):
+    """What is added to the logits before a draw: `values[row, classes[token]]`."""
+
+    values: Array
+    """float32 [rows, K], -inf for what is forbidden."""
+    classes: Array
+    """int32 [vocabulary]"""
+
+
+def pick(logits: Array, u: Array, forced: Array, how: Sampling, steer: Steer | None = None) -> Picked:
     """A token for each row.
 
     `logits` [rows, vocabulary]; `u` [rows] uniform on [0, 1); `forced` [rows] the token, where that is not negative.
-    What `steer` gives [rows, vocabulary] is added to the logits that the options leave, to draw from. Where no token is
-    left, token 0 is written, of `log_prob` -inf and `log_q` 0: the weight of such a row is 0, and nothing is `nan`.
+    `steer` is added to the logits that the options leave. Where no token is left, token 0 is written, of `log_prob`
+    -inf and `log_q` 0: the weight of such a row is 0, and nothing is `nan`.
     """
     logits = logits.astype(jnp.float32)
 
     def drawn(y: Array) -> tuple[Array, Array, Array]:
-        if steer is None:
-            token, log_q = _draw(y, u, forced)
-            return token, log_q, log_q
-        steered = y + steer()
-        some = jnp.any(steered > -jnp.inf, -1)
-        token, log_q = _draw(jnp.where(some[:, None], steered, 0.0), u, jnp.where(some, forced, jnp.maximum(forced, 0)))
-        log_prob = _at(log_normalised(y), token)
-        none = jnp.where(forced > 0, -jnp.inf, 0.0)
-        return token, jnp.where(some, log_q, none), jnp.where(some, log_prob, -jnp.inf)
+        if steer is not None:
+            return _steered(y, u, forced, steer)
+        token, log_q = _draw(y, u, forced)
+        return token, log_q, log_q
 
     def plain() -> Picked:
         token, log_q, log_prob = drawn(logits)
@@ -236,21 +240,59 @@ def _edge(y: Array, weights: Array, wanted: Array, low: Array, high: Array) -> A
 
 
 def _draw(y: Array, u: Array, forced: Array) -> tuple[Array, Array]:
-    """Inverse CDF in two levels, blocks and then tokens; never an impossible token. And the log probability."""
-    rows, size = y.shape
+    """A token by its probability, and the log of that."""
+    top = jnp.max(y, -1, keepdims=True)
+    token, mass = _inverse(jnp.exp(y - top), u)
+    token = jnp.where(forced < 0, token, forced)
+    return token, _at(y, token) - top[:, 0] - jnp.log(mass)
+
+
+def _steered(y: Array, u: Array, forced: Array, steer: Steer) -> tuple[Array, Array, Array]:
+    """As `_draw` from y with what steers, and the log probability without.
+
+    One exponential a token serves both: weights are exp(y) times a factor for each class. Where these leave nearly
+    nothing, the product has lost what is too small for a float, and the row is made from sums of logs.
+    """
+    top, peak = (jnp.max(x, -1, keepdims=True) for x in (y, steer.values))
+    peak = jnp.where(peak > -jnp.inf, peak, 0.0)
+    plain = jnp.exp(y - top)
+    weights = plain * jnp.exp(steer.values - peak)[:, steer.classes]
+    drawn = *_inverse(weights, u), (top + peak)[:, 0]
+    # The sum of its own makes XLA:CPU keep the weights: it would compute them in the blocks' order, three times as long.
+    fine = total(weights, y.shape[-1]) > 1e-15
+
+    def mended() -> tuple[Array, Array, Array]:
+        logs = y + steer.values[:, steer.classes]
+        highest = jnp.max(logs, -1, keepdims=True)
+        exact = jnp.where(highest > -jnp.inf, jnp.exp(logs - highest), 0.0)
+        again = *_inverse(exact, u), highest[:, 0]
+        return jax.tree.map(partial(jnp.where, fine), drawn, again)
+
+    token, mass, scale = jax.lax.cond(jnp.all(fine), lambda: drawn, mended)
+    token = jnp.where(forced < 0, token, forced)
+    chosen = _at(y, token)
+    log_q = chosen + _at(steer.values, steer.classes[token]) - scale - jnp.log(mass)
+    log_prob = chosen - top[:, 0] - jnp.log(total(plain, y.shape[-1]))
+    none = jnp.where(forced > 0, -jnp.inf, 0.0)
+    return token, jnp.where(mass > 0, log_q, none), jnp.where(mass > 0, log_prob, -jnp.inf)
+
+
+def _inverse(weights: Array, u: Array) -> tuple[Array, Array]:
+    """A token by its weight, by the inverse CDF in two levels, blocks and then tokens, and the sum of the weights.
+
+    Never an impossible token; token 0 where all are.
+    """
+    rows, size = weights.shape
     width = max(1, 1 << ((size - 1).bit_length() + 1) // 2)
     blocks = -(-size // width)
-    top = jnp.max(y, -1, keepdims=True)
-    weights = jnp.pad(jnp.exp(y - top), ((0, 0), (0, blocks * width - size))).reshape(rows, blocks, width)
+    weights = jnp.pad(weights, ((0, 0), (0, blocks * width - size))).reshape(rows, blocks, width)
     sums = jnp.cumsum(total(weights, size), -1)
     at = u * sums[:, -1]
     block = jnp.argmax(sums > jnp.minimum(at, _below(sums[:, -1]))[:, None], -1)
     inside = jnp.cumsum(jnp.take_along_axis(weights, block[:, None, None], 1)[:, 0], -1)
     rest = at - jnp.where(block > 0, jnp.take_along_axis(sums, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
     rest = jnp.clip(rest, 0.0, _below(inside[:, -1]))  # sums in another order round otherwise
-    token = (block * width + jnp.argmax(inside > rest[:, None], -1)).astype(jnp.int32)
-    token = jnp.where(forced < 0, token, forced)
-    return token, _at(y, token) - top[:, 0] - jnp.log(sums[:, -1])
+    return (block * width + jnp.argmax(inside > rest[:, None], -1)).astype(jnp.int32), sums[:, -1]
 
 
 def _below(x: Array) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ppl.grammar.dfa import distances
 from ppl.grammar.tokens import TokenDFA
 
 ROWS = 256  # of a table; longer horizons use the last row
@@ -23,7 +24,7 @@ def log_ahead(grammar: TokenDFA, probabilities: np.ndarray) -> np.ndarray:
 
     float64 [ROWS + 1, size + 2], nats, by k; a block ends well in `done`, or in a state that accepts when no token is
     left. `-inf` exactly where no tokens lead there in time, whatever their probabilities. The last row stands for all
-    longer horizons too: it is finite wherever any number of tokens does.
+    longer horizons too: it is finite wherever any number of tokens leads to `done`.
     """
     mass = np.maximum(np.bincount(grammar.classes, probabilities, grammar.next.shape[1]), LEAST)
     source, to, log_mass = _arrows(grammar, np.log(mass / mass.sum()))
@@ -41,9 +42,9 @@ def log_ahead(grammar: TokenDFA, probabilities: np.ndarray) -> np.ndarray:
             top = np.maximum.reduceat(scores, begins)
             top[np.isneginf(top)] = 0.0
             log_h[k, states] = np.log(np.add.reduceat(np.exp(scores - np.repeat(top, count)), begins)) + top
-    far = np.isneginf(log_h[-1]) & (grammar.distance >= 0)
-    if far.any():
-        log_h[-1, far] = log_h[-1][log_h[-1] > -np.inf].min() + FAR * (grammar.distance[far] - ROWS)
+    steps = distances(grammar.next[:-1], np.arange(len(grammar.next) - 1) == grammar.done)
+    far = np.flatnonzero(steps > ROWS)
+    log_h[-1, far] = log_h[-1][log_h[-1] > -np.inf].min() + FAR * (steps[far] - ROWS)
     return log_h
 
 

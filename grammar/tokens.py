@@ -148,9 +148,10 @@ def trimmed(table: np.ndarray, classes: np.ndarray, accept: np.ndarray) -> Token
 
 
 def merged(table: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With one class for columns that are equal."""
+    """With one class for columns that are equal, and none without tokens."""
     small, of_class = np.unique(table, axis=1, return_inverse=True)
-    return np.ascontiguousarray(small), of_class.reshape(-1).astype(np.int32)[classes]
+    used, classes = np.unique(of_class.reshape(-1)[classes], return_inverse=True)
+    return np.ascontiguousarray(small[:, used]), classes.astype(np.int32)
 
 
 def _spelled(dfa: DFA, vocabulary: Vocabulary) -> tuple[list[bytes], np.ndarray]:

@@ -258,7 +258,7 @@ def _steered(y: Array, u: Array, forced: Array, steer: Steer) -> tuple[Array, Ar
     plain = jnp.exp(y - top)
     weights = plain * jnp.exp(steer.values - peak)[:, steer.classes]
     drawn = *_inverse(weights, u), (top + peak)[:, 0]
-    # The sum of its own makes XLA:CPU keep the weights: it would compute them in the blocks' order, three times as long.
+    # This sum makes XLA:CPU keep the weights: it would compute them in the order of the blocks, three times as long.
     fine = total(weights, y.shape[-1]) > 1e-15
 
     def mended() -> tuple[Array, Array, Array]:

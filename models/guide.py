@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl.grammar.errors import EmptyLanguageError
+from ppl.grammar.errors import EmptyLanguageError, GrammarError
 from ppl.grammar.lookahead import ROWS, log_ahead
 from ppl.grammar.regular import Regular
 from ppl.grammar.tokens import TokenDFA
@@ -55,11 +55,13 @@ class Guide:
         """log psi, nats: how probable it is, by a proxy of the model, that a block ends well in `left` more tokens."""
         return float(self._log_h[min(left, ROWS), state])
 
-    @property
-    def least(self) -> int:
-        """Tokens of the shortest block."""
-        start = self.automaton.start()
-        return max(1, int(self.automaton.distance[start]))
+    def check(self, max_tokens: int) -> None:
+        """Raise `GrammarError` if there is no block of at most so many tokens."""
+        if max_tokens < 1 or self.ahead(0, max_tokens) > -np.inf:
+            return
+        least = max(1, int(self.automaton.distance[0]))
+        what = f"the shortest takes {least} tokens" if max_tokens < least else "none comes to an end before"
+        raise GrammarError(f"{self.grammar!r} has no block for max_tokens={max_tokens}: {what}")
 
     @cached_property
     def steered(self) -> Stop:

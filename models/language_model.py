@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from ppl.effects import Call
-from ppl.grammar.errors import GrammarError
 from ppl.grammar.regular import Regular
 from ppl.models import chat, checkpoint, files
 from ppl.models.compiled import keep_compiled
@@ -135,9 +134,7 @@ class LanguageModel:
         if grammar is None:
             return Extension(self, text, until, max_tokens, options)
         guide = self.guide(grammar, until, finish)
-        if max_tokens < guide.least:
-            raise GrammarError(f"extend(max_tokens={max_tokens}): the shortest block of {grammar!r} takes "
-                               f"{guide.least} tokens")  # fmt: skip
+        guide.check(max_tokens)
         if mode not in ("exact", "local"):
             raise ValueError(f"mode={mode!r}: exact or local")
         make: Any = Constrained.of if mode == "exact" else Local

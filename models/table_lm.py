@@ -20,7 +20,6 @@ import numpy as np
 import tokenizers
 
 from ppl.distributions import Categorical
-from ppl.grammar.errors import GrammarError
 from ppl.grammar.regular import Regular
 from ppl.models.constrained import Constrained
 from ppl.models.draw import Options
@@ -83,9 +82,7 @@ class TableLM:
         if grammar is None:
             return TableExtension(*parts)
         guide = self.guide(grammar, stops_of(until), finish)
-        if max_tokens < guide.least:
-            raise GrammarError(f"extend(max_tokens={max_tokens}): the shortest block of {grammar!r} takes "
-                               f"{guide.least} tokens")  # fmt: skip
+        guide.check(max_tokens)
         if mode not in ("exact", "local"):
             raise ValueError(f"mode={mode!r}: exact or local")
         local = TableLocal(*parts, guide=guide)

@@ -19,15 +19,17 @@ LEAST = 1e-12  # probability of a class of tokens
 FAR = -30.0  # nats below the least that is known, for states from which the end is further than the table goes
 
 
-def log_ahead(grammar: TokenDFA, probabilities: np.ndarray) -> np.ndarray:
-    """log P(the block ends well within k tokens) from each state, if tokens are drawn by `probabilities` [V].
+def log_ahead(grammar: TokenDFA, mass: np.ndarray) -> np.ndarray:
+    """log P(the block ends well within k tokens) from each state, under a proxy of the model.
+
+    The proxy is `mass`, the probability of each class of tokens, [K], or in each state, [size, K]: see `class_mass`.
 
     float64 [ROWS + 1, size + 2], nats, by k; a block ends well in `done`, or in a state that accepts when no token is
     left. `-inf` exactly where no tokens lead there in time, whatever their probabilities. The last row stands for all
     longer horizons too: it is finite wherever any number of tokens leads to `done`.
     """
-    mass = np.maximum(np.bincount(grammar.classes, probabilities, grammar.next.shape[1]), LEAST)
-    source, to, log_mass = _arrows(grammar, np.log(mass / mass.sum()))
+    mass = np.maximum(mass, LEAST)
+    source, to, log_mass = _arrows(grammar, np.broadcast_to(mass, (grammar.size, mass.shape[-1])))
     log_h = np.full((ROWS + 1, len(grammar.next)), -np.inf)
     log_h[:, grammar.done] = 0.0
     log_h[0, grammar.accept] = 0.0
@@ -48,11 +50,15 @@ def log_ahead(grammar: TokenDFA, probabilities: np.ndarray) -> np.ndarray:
     return log_h
 
 
-def _arrows(grammar: TokenDFA, log_mass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def class_mass(grammar: TokenDFA, probabilities: np.ndarray) -> np.ndarray:
+    """The probability of each class, [K], from that of each token, [V]."""
+    return np.bincount(grammar.classes, probabilities, grammar.next.shape[1])
+
+
+def _arrows(grammar: TokenDFA, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(from, to, log probability of a token that leads there) among states that are not done or dead; sorted."""
     wide = len(grammar.next)
     pairs = np.arange(grammar.size)[:, None] * wide + grammar.next[: grammar.size]
     alive = grammar.next[: grammar.size] <= grammar.done
     found, which = np.unique(pairs[alive], return_inverse=True)
-    mass = np.bincount(which.reshape(-1), np.broadcast_to(np.exp(log_mass), pairs.shape)[alive], len(found))
-    return found // wide, found % wide, np.log(mass)
+    return found // wide, found % wide, np.log(np.bincount(which.reshape(-1), mass[alive], len(found)))

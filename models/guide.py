@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
-from ppl.grammar.lookahead import ROWS, log_ahead
+from ppl.grammar.lookahead import ROWS, class_mass, log_ahead
 from ppl.grammar.regular import Regular
 from ppl.grammar.tokens import TokenDFA
 from ppl.grammar.vocabulary import Vocabulary
@@ -21,7 +23,9 @@ from ppl.models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from ppl.models.language_model import LanguageModel
 
-PILOTS, PILOT_TOKENS = 64, 16
+PILOTS, PILOT_TOKENS, PILOT_BLOCK = 64, 16, 64  # texts that are written to learn from, and their lengths
+LESSONS = 2  # how often: the second time looking ahead by what the first has shown
+PRIOR = 1.0  # visits of a state that what is known of all together counts for
 
 
 class Guide:
@@ -49,7 +53,8 @@ class Guide:
         self.grammar = grammar
         self.automaton = automaton
         self.name = f"{grammar.about[:40]}#{grammar.dfa.digest.hex()[:8]}{', to the end' if finish else ''}"
-        self._log_h = log_ahead(automaton, probabilities)
+        self._prior = class_mass(automaton, probabilities)
+        self._log_h = log_ahead(automaton, self._prior)
 
     def ahead(self, state: int, left: int) -> float:
         """log psi, nats: how probable it is, by a proxy of the model, that a block ends well in `left` more tokens."""
@@ -62,6 +67,14 @@ class Guide:
         least = max(1, int(self.automaton.distance[0]))
         what = f"the shortest takes {least} tokens" if max_tokens < least else "none comes to an end before"
         raise GrammarError(f"{self.grammar!r} has no block for max_tokens={max_tokens}: {what}")
+
+    def learn(self, seen: np.ndarray, visits: np.ndarray) -> None:
+        """Look ahead by what the model writes in each state.
+
+        `seen` [size, K] are sums of probabilities of classes over `visits` [size] of each state.
+        """
+        self._log_h = log_ahead(self.automaton, (seen + PRIOR * self._prior) / (visits + PRIOR)[:, None])
+        self.__dict__.pop("steered", None)
 
     @cached_property
     def steered(self) -> Stop:
@@ -90,17 +103,56 @@ def vocabulary_of(tokenizer: Tokenizer, size: int) -> Vocabulary:
 
 
 def unigram(lm: LanguageModel) -> np.ndarray:
-    """How probable each token is on average, float64 [vocab_size]: behind `PILOTS` short texts that the model writes.
+    """How probable each token is on average, float64 [vocab_size]: behind short texts that the model writes.
 
     The same whenever it is computed.
     """
-    engine, rng = lm.engine, np.random.default_rng(0)
-    starts: list[bytes] = [lm.tokenizer.prefix] * PILOTS
+    keys = np.random.default_rng(1).integers(2**32, size=(PILOTS, 2), dtype=np.uint32)
+    most = min(PILOT_TOKENS, lm.engine.capacity // 2)
+    written = lm.engine.decode(_starts(lm), keys, lm.stop(())[0], most, PLAIN)()
+    mean = np.exp(np.asarray(lm.engine.next_log_probs(written), np.float64)[:PILOTS]).mean(0)
+    return 0.99 * mean / mean.sum() + 0.01 / len(mean)
+
+
+def teach(guide: Guide, lm: LanguageModel) -> None:
+    """Let the guide see what the model writes where: blocks under the grammar, behind nothing in particular.
+
+    The same whenever it is done, so that a program's draws do not depend on what was asked before it. What is learnt
+    makes weights more even; they are exact without.
+    """
+    rng, automaton = np.random.default_rng(2), guide.automaton
+    classes, count = jnp.asarray(automaton.classes), automaton.next.shape[1]
+    seen, visits = np.zeros((automaton.size, count)), np.zeros(automaton.size)
+    for _ in range(LESSONS):
+        texts = _starts(lm)
+        states = np.full(PILOTS, automaton.start(), np.int32)
+        horizon = min(lm.engine.capacity - len(texts[0]), max(PILOT_BLOCK, 2 * int(automaton.distance[0])))
+        for left in range(min(horizon, 2 * PILOT_BLOCK), 0, -1):
+            mass = np.asarray(_mass(lm.engine.next_log_probs(texts), classes, count), np.float64)[: len(texts)]
+            np.add.at(seen, states, mass)
+            np.add.at(visits, states, 1.0)
+            keys = rng.integers(2**32, size=(len(texts), 2), dtype=np.uint32)
+            texts = lm.engine.decode(texts, keys, guide.steered, 1, PLAIN, states, left)()
+            states = np.array(
+                [automaton.advance(int(s), int(t.tokens[-1])) for s, t in zip(states, texts, strict=True)]
+            )
+            going = states < automaton.done
+            texts, states = [text for text, on in zip(texts, going, strict=True) if on], states[going].astype(np.int32)
+            if not texts:
+                break
+        guide.learn(seen, visits)
+
+
+@partial(jax.jit, static_argnames="count")
+def _mass(log_p: jax.Array, classes: jax.Array, count: int) -> jax.Array:
+    """The probability of each class, [rows, count]."""
+    return jax.vmap(lambda p: jax.ops.segment_sum(p, classes, count))(jnp.exp(log_p))
+
+
+def _starts(lm: LanguageModel) -> list[Text]:
+    """Texts that say nothing: what every text begins with, or else tokens at random."""
+    data = [lm.tokenizer.prefix] * PILOTS
     if not lm.tokenizer.prefix:
         ids = [i for i, token in enumerate(lm.tokenizer.token_bytes()) if token and i not in lm.tokenizer.eos]
-        starts = [np.int32(ids[i]).tobytes() for i in rng.integers(len(ids), size=PILOTS)]
-    keys = rng.integers(2**32, size=(PILOTS, 2), dtype=np.uint32)
-    texts = [Text(lm.tokenizer, data) for data in starts]
-    written = engine.decode(texts, keys, lm.stop(())[0], min(PILOT_TOKENS, engine.capacity // 2), PLAIN)()
-    mean = np.exp(np.asarray(engine.next_log_probs(written), np.float64)[:PILOTS]).mean(0)
-    return 0.99 * mean / mean.sum() + 0.01 / len(mean)
+        data = [np.int32(ids[i]).tobytes() for i in np.random.default_rng(0).integers(len(ids), size=PILOTS)]
+    return [Text(lm.tokenizer, one) for one in data]

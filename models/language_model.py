@@ -17,7 +17,7 @@ from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
-from ppl.models.guide import Guide, unigram, vocabulary_of
+from ppl.models.guide import Guide, teach, unigram, vocabulary_of
 from ppl.models.next_token import NextToken
 from ppl.models.stops import Until, stop_table, stops_of
 from ppl.models.text import Text
@@ -152,7 +152,9 @@ class LanguageModel:
                 size = self.engine.config.vocab_size
                 self._guides["model"] = vocabulary_of(self.tokenizer, size), unigram(self)
             vocabulary, probabilities = self._guides["model"]
-            self._guides[key] = Guide(grammar, vocabulary, self.stop(until)[1], finish, probabilities)
+            guide = Guide(grammar, vocabulary, self.stop(until)[1], finish, probabilities)
+            teach(guide, self)
+            self._guides[key] = guide
         return self._guides[key]
 
     def next_token(self, text: Text) -> NextToken:

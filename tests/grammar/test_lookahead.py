@@ -10,7 +10,7 @@ import pytest
 
 from ppl.grammar import Regular, regex
 from ppl.grammar.hmm import HMM, Conditioned, log_partition
-from ppl.grammar.lookahead import ROWS, log_ahead
+from ppl.grammar.lookahead import ROWS, class_mass, log_ahead
 from ppl.grammar.tokens import TokenDFA
 from ppl.grammar.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ def test_the_look_ahead_is_the_partition_of_a_unigram() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(5))
     for language in (regex("(ab)*"), regex("[ab]*bb"), regex("a{3,}b")):
         grammar = TokenDFA.of(language.dfa, VOCABULARY).completed()
-        table = log_ahead(grammar, p)
+        table = log_ahead(grammar, class_mass(grammar, p))
         for k in (0, 1, 2, 5, 40, ROWS):
             want = log_partition(grammar, HMM.unigram(p), k)
             assert table[k, 0] == pytest.approx(want, rel=1e-10) or table[k, 0] == want == -math.inf
@@ -78,7 +78,7 @@ def test_the_look_ahead_is_finite_where_the_end_is_in_reach() -> None:
     """Also for tokens that the proxy finds impossible, and behind the horizon of the table."""
     p = np.array([0.5, 0.0, 0.0, 0.0, 0.5])
     grammar = TokenDFA.of(regex(f"(ab){{{ROWS}}}").dfa, VOCABULARY)
-    table = log_ahead(grammar, p)
+    table = log_ahead(grammar, class_mass(grammar, p))
     assert np.isfinite(table[-1, :-1]).all() and np.isneginf(table[:, -1]).all()
     steps = grammar.distance[:-1] + (np.arange(len(grammar.next) - 1) != grammar.done)  # and the end-of-text token
     for k in (1, 2, 3, 100, ROWS - 1):
@@ -90,7 +90,8 @@ def test_the_look_ahead_is_finite_where_the_end_is_in_reach() -> None:
 def test_no_proxy_changes_the_support() -> None:
     grammar = TokenDFA.of(regex("(a|b)*ab").dfa, VOCABULARY)
     rng = np.random.default_rng(0)
-    tables = [log_ahead(grammar, rng.dirichlet(np.full(5, 0.1))) > -np.inf for _ in range(20)]
+    shape = grammar.size, grammar.next.shape[1]
+    tables = [log_ahead(grammar, rng.dirichlet(np.full(shape[1], 0.1), shape[0])) > -np.inf for _ in range(20)]
     assert all((table == tables[0]).all() for table in tables)
 
 

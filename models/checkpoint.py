@@ -40,7 +40,7 @@ def load(
     """Parameters, sizes and tokenizer of a checkpoint folder.
 
     `dtype` is float32, bfloat16 or float16. By default it is float32 on a CPU, where 16 bits are slower, and what the
-    file holds elsewhere.
+    file holds elsewhere. Heads are float32 whatever it is: they are small, and their scores are weights.
 
     With `heads`, the folder is that of a model that judges: it need not have an `lm_head.weight`, and its tensors whose
     names begin with one of `heads` ("score.", "v_head.") are given too, in the shapes they have; each must be there.
@@ -68,7 +68,13 @@ def load(
     if dtype is None:
         stored = FLOATS.get(weights.types["model.embed_tokens.weight"], "float32")
         dtype = "float32" if jax.default_backend() == "cpu" else stored
-    params = {name: jnp.asarray(value, dtype) for name, value in weights.read(names)}
+    params, backbone = dict[str, jax.Array](), shapes(config)
+    for name, value in weights.read(names):
+        with np.errstate(over="ignore"):  # said below
+            params[name] = jnp.asarray(value, dtype if name in backbone else jnp.float32)
+        if not jnp.isfinite(params[name]).all():
+            why = f"does not fit {dtype}" if np.isfinite(np.asarray(value, np.float32)).all() else "is damaged"
+            raise CheckpointError(f"{weights.files[name]}: {name} holds inf or nan: it {why}")
     return params, config, tokenizer
 
 

@@ -37,6 +37,7 @@ from ppl.models.decode import Progress, Stop
 from ppl.models.draw import Options, Sampling
 from ppl.models.job import Call, Job, alike, pieces_of
 from ppl.models.places import Want
+from ppl.models.reward_heads import log_scores
 from ppl.models.rows import Rows, gather
 from ppl.models.slab import Hold, Lease, Row
 from ppl.models.sums import LEAST_ROWS
@@ -127,8 +128,7 @@ class Engine:
     def log_right(self, args: Sequence[tuple[Text]]) -> list[float]:
         """log of the sigmoid of the score head at the last token of each text (nats), float64."""
         self.usage.judged += len(args)
-        scores = np.array([row.score for row in self.last([text for (text,) in args])])
-        return (-np.logaddexp(0.0, -scores)).tolist()
+        return log_scores(np.array([row.score for row in self.last([text for (text,) in args])]), "the score head")
 
     def last(self, texts: Sequence[Text]) -> list[Row]:
         """What is known at the last token of each text: hidden state and score. Their places may be taken already."""

@@ -27,8 +27,8 @@ class Head(NamedTuple):
     inner: tuple[Array, Array] | None = None
     """Weight [hidden_size, hidden_size] and bias of a layer with a ReLU that comes first."""
 
-    def log_score(self, hidden: np.ndarray) -> np.ndarray:
-        """float32 [rows, hidden_size] -> float64 [rows], nats."""
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """float32 [rows, hidden_size] -> float64 [rows], what the sigmoid is of."""
         rows = len(hidden)
         if self.inner is not None:
             size = LEAST_ROWS
@@ -37,8 +37,19 @@ class Head(NamedTuple):
             padded = np.zeros((size, hidden.shape[1]), np.float32)
             padded[:rows] = hidden
             hidden = np.asarray(_inner(padded, *self.inner))[:rows]
-        margin = (hidden.astype(np.float64) * self.weight).sum(-1) + self.bias
-        return -np.logaddexp(0.0, -margin)
+        return (hidden.astype(np.float64) * self.weight).sum(-1) + self.bias
+
+
+def log_scores(logits: np.ndarray, name: str) -> list[float]:
+    """log of the sigmoid, nats.
+
+    Raises:
+        FloatingPointError: one is no number.
+    """
+    if np.isnan(logits).any():
+        raise FloatingPointError(f"{name} gives nan as a score: its hidden states overflow (in 16 bits? then load it "
+                                 "with dtype='float32')")  # fmt: skip
+    return (-np.logaddexp(0.0, -logits.astype(np.float64))).tolist()
 
 
 @jax.jit

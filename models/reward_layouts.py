@@ -43,12 +43,14 @@ class Layout:
         self.tokenizer = tokenizer
         self.bos = bos
         self.pad = pad
+        # Every particle asks for the same question, and at each step for what its steps were before.
+        self._begin = lru_cache(256)(self.begin)
         self._data = lru_cache(4096)(self.data)
         self._step = lru_cache(4096)(self.step)
 
     def data(self, question: str, steps: Steps) -> bytes:
         """The tokens of the whole text, int32 as bytes: those before the first step, then those of each."""
-        return self.begin(question) + b"".join([self._step(step, i == 0) for i, step in enumerate(steps)])
+        return self._begin(question) + b"".join([self._step(step, i == 0) for i, step in enumerate(steps)])
 
     def begin(self, question: str) -> bytes:
         """The tokens before the first step."""

@@ -54,7 +54,7 @@ from ppl.models.checkpoint import CheckpointError
 from ppl.models.compiled import keep_compiled
 from ppl.models.engine import Engine
 from ppl.models.language_model import LanguageModel, StepReward
-from ppl.models.reward_heads import Head
+from ppl.models.reward_heads import Head, log_scores
 from ppl.models.reward_layouts import Answer, Layout, MathShepherd, QwenAnswer, QwenPRM, RLHFlow, Skywork, Steps
 from ppl.models.text import Text
 from ppl.models.transformer import Params
@@ -143,7 +143,7 @@ class RewardModel:
                                  f"{self.engine.capacity}: allow fewer or shorter steps (max_tokens), or end such a "
                                  'path by condition("fits", prm.fits(text, question))')  # fmt: skip
         self.engine.usage.judged += len(texts)
-        return self.head.log_score(self.engine.hidden(texts)).tolist()
+        return log_scores(self.head.logits(self.engine.hidden(texts)), self.name)
 
     def fits(self, text: Text | Sequence[str], question: str | None = None) -> bool:
         """Whether question and steps fit the context of the reward model."""

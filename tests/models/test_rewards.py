@@ -16,7 +16,7 @@ import ppl
 from ppl import SMC, Categorical, factor, measure, models, program, sample
 from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel, StepReward
-from ppl.models.reward_heads import Head
+from ppl.models.reward_heads import Head, log_scores
 from ppl.models.rewards import FORMATS, RewardModel, steps_of
 from ppl.models.text import Text
 from tests.models.judges import JUDGES, Reference, build, vocabulary
@@ -227,9 +227,72 @@ def test_prefix_scores_multiplied_count_early_steps_again(tmp_path_factory: pyte
 
 def test_scores_are_not_clipped() -> None:
     head = Head(np.array([1.0]))
-    scores = head.log_score(np.array([[-800.0], [0.0], [30.0]], np.float32))
+    scores = log_scores(head.logits(np.array([[-800.0], [0.0], [30.0]], np.float32)), "prm")
     assert scores[0] == -800 and scores[1] == -math.log(2) and -1e-13 < scores[2] < 0
     assert ppl.log_odds(scores[2]) == pytest.approx(30)
+
+
+def test_a_head_is_used_as_it_is_stored(tmp_path: Path) -> None:
+    """A head of 32 bits on a model of 16: its weights are not rounded."""
+    build("qwen-prm", tmp_path)
+    stored = tensors(tmp_path)
+    reward = models.load_reward(tmp_path, dtype="bfloat16")
+    assert isinstance(reward, RewardModel) and reward.head.inner is not None
+    last = stored["score.2.weight"].astype(np.float64)
+    np.testing.assert_array_equal(reward.head.weight, last[1] - last[0])
+    np.testing.assert_array_equal(np.asarray(reward.head.inner[0]), stored["score.0.weight"])
+    assert (stored["score.0.weight"].astype(np.float16) != stored["score.0.weight"]).any()
+
+
+def test_no_score_is_nan(prm: RewardModel, tmp_path: Path) -> None:
+    huge = prm.head._replace(weight=np.full(32, np.nan))
+    broken = RewardModel(prm.engine, prm.layout, huge, "step", "broken")
+    with pytest.raises(FloatingPointError, match="broken gives nan as a score"):
+        broken.score(["one"], QUESTION)
+    build("qwen-prm", tmp_path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    for value, dtype, why in ((1e30, "float16", "does not fit float16"), (np.nan, None, "is damaged")):
+        stored = tensors(tmp_path)
+        stored[name][0, 0] = value
+        save_file(stored, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=rf"{name} holds inf or nan: it {why}"):
+            models.load_reward(tmp_path, dtype=dtype)
+
+
+def test_what_else_is_judged_does_not_show(prm: RewardModel) -> None:
+    """Several questions with trees of steps, in batches of any size, with rows evicted on the way."""
+    rng = np.random.default_rng(0)
+    memory = 40_000  # less than two slabs of 8 rows
+    engine = type(prm.engine)(prm.engine.params, prm.engine.config, memory=memory)
+    shared = RewardModel(engine, prm.layout, prm.head, "step")
+    questions = [QUESTION, "Another?", "The question is: " * 12]
+    tree = [(list[str](), question) for question in questions]
+    seen: dict[tuple[str, ...], float] = {}
+    for _ in range(5):
+        picked = [tree[i] for i in rng.integers(len(tree), size=rng.integers(1, 20))]
+        args = [([*steps, STEPS[rng.integers(4)] * int(rng.integers(1, 3))], question) for steps, question in picked]
+        for (steps, question), score in zip(args, shared.score_many(args), strict=True):
+            assert seen.setdefault((question, *steps), score) == score
+            tree.append((steps, question))
+    assert len(seen) > 25 and engine.usage.fed > sum(len(prm.layout.begin(q)) // 4 for q in questions)
+    fresh = RewardModel(type(engine)(engine.params, engine.config), prm.layout, prm.head, "step")
+    for (question, *steps), score in list(seen.items())[::3]:
+        assert fresh.score(steps, question) == score
+
+
+def test_a_question_is_laid_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("qwen-prm", tmp_path)
+    reward = models.load_reward(tmp_path)
+    assert isinstance(reward, RewardModel)
+    calls: list[str] = []
+    plain = reward.layout.tokenizer.verbatim
+    monkeypatch.setattr(reward.layout.tokenizer, "verbatim", lambda text: (calls.append(text), plain(text))[1])
+    chats: list[Any] = []
+    begin = reward.layout.chat
+    monkeypatch.setattr(reward.layout, "chat", lambda *args, **how: (chats.append(args), begin(*args, **how))[1])
+    for steps in range(1, 9):
+        reward.score_many([([f"step {i}" for i in range(steps)], QUESTION)] * 16)
+    assert len(chats) == 1 and len(calls) == 8
 
 
 def test_our_own_head_is_the_step_reward(save_model: Callable[..., Path]) -> None:

@@ -9,8 +9,9 @@ from ppl.grammar.errors import (
     UnsupportedSchemaError,
 )
 from ppl.grammar.regular import Regular, choice, everything, regex
+from ppl.grammar.schema import json_schema
 
 __all__ = [
     "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
-    "UnsupportedSchemaError", "choice", "everything", "regex",
+    "UnsupportedSchemaError", "choice", "everything", "json_schema", "regex",
 ]  # fmt: skip

@@ -115,14 +115,25 @@ class DFA:
 
     def texts(self) -> Iterator[bytes]:
         """All texts, the short ones first, in the order of their bytes."""
-        level = [(b"", 0)] if self.size else []
-        while level:
-            yield from (data for data, state in level if self.accept[state])
-            level = [
-                (data + bytes([byte]), int(self.next[state, byte]))
-                for data, state in level
-                for byte in np.flatnonzero(self.next[state] < self.size).tolist()
-            ]
+        ends = [self.accept]  # ends[n]: from which states a text of n more bytes is accepted
+        longest = self.size if self.finite else None
+        for length in count():
+            if longest is not None and length > longest:
+                return
+            yield from self._of_length(length, ends)
+            ends.append(np.asarray(ends[-1][self.next].any(1)))
+
+    def _of_length(self, length: int, ends: list[np.ndarray]) -> Iterator[bytes]:
+        stack = [(b"", 0, length)]
+        while stack:
+            data, state, left = stack.pop()
+            if not ends[left][state]:
+                continue
+            if left == 0:
+                yield data
+                continue
+            following = np.flatnonzero(ends[left - 1][self.next[state]])[::-1]
+            stack += [(data + bytes([byte]), int(self.next[state, byte]), left - 1) for byte in following.tolist()]
 
     def product(self, other: DFA, accept: np.ndarray, most: int) -> DFA:
         """Both at once: what the pair of their answers is accepted for, `accept` [2, 2] by (this, other).

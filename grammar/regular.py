@@ -44,6 +44,8 @@ class Regular:
         self.dfa = dfa
         self.about = about
         self.max_states = max_states
+        self.check: Callable[[str], bool] | None = None
+        """What a finished text must pass beside; of languages that hold more than was asked for."""
 
     def start(self) -> int:
         """The state before the first byte."""
@@ -66,7 +68,9 @@ class Regular:
         return self.dfa.next[state] < self.dfa.size
 
     def __contains__(self, text: str | bytes) -> bool:
-        return self.accepts(self.advance(0, text))
+        if not self.accepts(self.advance(0, text)):
+            return False
+        return self.check is None or self.check(text if isinstance(text, str) else text.decode())
 
     @property
     def empty(self) -> bool:
@@ -133,7 +137,7 @@ class Regular:
     def __add__(self, other: Regular | str) -> Regular:
         other = _language(other)
         return self._built(lambda nfa: nfa.joined([nfa.embedded(self.dfa), nfa.embedded(other.dfa)]),
-                           f" + {other.about}")  # fmt: skip
+                           f" + {other.about}", other)  # fmt: skip
 
     def __radd__(self, other: str) -> Regular:
         return _language(other) + self
@@ -148,7 +152,7 @@ class Regular:
         return _language(other) - self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Regular) and self.dfa == other.dfa
+        return isinstance(other, Regular) and self.dfa == other.dfa and self.check is other.check
 
     def __hash__(self) -> int:
         return hash(self.dfa)
@@ -162,14 +166,23 @@ class Regular:
         """The first few texts."""
         return list(islice(self.texts(), 5))
 
-    def _built(self, build: Callable[[NFA], Part], about: str) -> Regular:
+    def _built(self, build: Callable[[NFA], Part], about: str, *others: Regular) -> Regular:
+        if any(one.check is not None for one in (self, *others)):
+            raise TypeError(f"{self!r}: a language whose texts are checked when they are finished cannot be part of "
+                            "another")  # fmt: skip
         nfa = NFA(self.max_states)
         return Regular(nfa.determined(build(nfa)), f"{self.about}{about}", self.max_states)
 
     def _product(self, other: Regular | str, accept: np.ndarray, sign: str) -> Regular:
         other = _language(other)
         most = max(self.max_states, other.max_states)
-        return Regular(self.dfa.product(other.dfa, accept, most), f"({self.about} {sign} {other.about})", most)
+        out = Regular(self.dfa.product(other.dfa, accept, most), f"({self.about} {sign} {other.about})", most)
+        checks = [one.check for one in (self, other) if one.check is not None]
+        if checks and sign != "&":
+            raise TypeError(f"{self!r} {sign} {other!r}: a language whose texts are checked when they are finished can "
+                            "be met by `&` only")  # fmt: skip
+        out.check = (lambda text: all(check(text) for check in checks)) if checks else None
+        return out
 
 
 def regex(pattern: str, *, max_states: int = MAX_STATES) -> Regular:

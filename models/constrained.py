@@ -28,15 +28,17 @@ class Restricted(Extension):
     A piece of a block may be any that can still come out right in the `horizon` tokens that are left.
     """
 
-    __slots__ = ("guide", "horizon")
+    __slots__ = ("guide", "horizon", "start")
 
     def __init__(
         self, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options, guide: Guide,
-        state: int = 0, horizon: int | None = None,
+        state: int = 0, horizon: int | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(lm, text, until, max_tokens, options, state)
         self.guide = guide
         self.horizon = max_tokens if horizon is None else horizon
+        self.start = len(text) if start is None else start
+        """Tokens before the block."""
 
     @property
     def family(self) -> Hashable:
@@ -57,19 +59,23 @@ class Restricted(Extension):
         for position, token in enumerate(block):
             state = self.guide.automaton.advance(state, token)
             if state >= self.guide.automaton.done:
-                return state == self.guide.automaton.done and position == len(block) - 1
-        return len(block) == limit and self.guide.ahead(state, min(self.horizon, room) - limit) > -math.inf
+                return state == self.guide.automaton.done and position == len(block) - 1 and self._passes(value)
+        left = min(self.horizon, room) - limit
+        return len(block) == limit and self.guide.ahead(state, left) > -math.inf and (left > 0 or self._passes(value))
+
+    def _passes(self, value: Text) -> bool:
+        return self.guide.grammar.check is None or self.guide.passes(value.tokens[self.start :].tolist())
 
     def stopped(self, value: Text) -> bool:
         return value.full or self._matched(value) >= self.guide.automaton.done
 
     def piece(self, text: Text, tokens: int) -> Restricted:
         return type(self)(self.lm, text, self.until, tokens, self.options, self.guide, self._matched(text),
-                          self.horizon - (len(text) - len(self.text)))  # fmt: skip
+                          self.horizon - (len(text) - len(self.text)), self.start)  # fmt: skip
 
     def powered(self, alpha: float) -> Restricted:
         return type(self)(self.lm, self.text, self.until, self.max_tokens, self.options.powered(alpha), self.guide,
-                          self.state, self.horizon)  # fmt: skip
+                          self.state, self.horizon, self.start)  # fmt: skip
 
     def ahead(self, text: Text) -> float:
         """log psi of a text that has some of the block, nats: see `ppl.grammar.lookahead`."""

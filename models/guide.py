@@ -51,6 +51,7 @@ class Guide:
                 f"{grammar!r}: no text of it ends where `until` does, or with an end-of-text token"
             )
         self.grammar = grammar
+        self.vocabulary = vocabulary
         self.automaton = automaton
         self.name = f"{grammar.about[:40]}#{grammar.dfa.digest.hex()[:8]}{', to the end' if finish else ''}"
         self._prior = class_mass(automaton, probabilities)
@@ -86,6 +87,13 @@ class Guide:
         """On the device: whatever can still end well is as it is."""
         mask = np.where(self._log_h > -np.inf, 0.0, -np.inf)
         return Stop.of(self.automaton.next, self.automaton.classes, self.automaton.done, mask)
+
+    def passes(self, block: Sequence[int]) -> bool:
+        """Whether a whole block passes the check of the grammar, if it has one."""
+        if self.grammar.check is None:
+            return True
+        tokens = self.vocabulary.tokens
+        return self.grammar.check(b"".join([tokens[token] for token in block if token < len(tokens)]).decode())
 
     def walk(self, state: int, tokens: Sequence[int]) -> int:
         """The state behind some tokens."""

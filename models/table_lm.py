@@ -232,11 +232,14 @@ class TableExtension:
 class TableRestricted(TableExtension):
     """As `constrained.Restricted`: a measure, that is scored and not drawn."""
 
-    __slots__ = ("guide", "horizon", "state")
+    __slots__ = ("guide", "horizon", "start", "state")
 
-    def __init__(self, *parts: Any, guide: Guide, state: int = 0, horizon: int | None = None) -> None:
+    def __init__(
+        self, *parts: Any, guide: Guide, state: int = 0, horizon: int | None = None, start: int | None = None
+    ) -> None:
         super().__init__(*parts)
         self.guide = guide
+        self.start = len(self.text) if start is None else start
         self.state = state
         self.horizon = self.max_tokens if horizon is None else horizon
 
@@ -268,7 +271,9 @@ class TableRestricted(TableExtension):
         return self.guide.ahead(self._matched(block), self.horizon - len(block))
 
     def _like(self, text: Text, tokens: int, options: Options, state: int, horizon: int) -> TableRestricted:
-        return type(self)(self.lm, text, self.until, tokens, options, guide=self.guide, state=state, horizon=horizon)
+        return type(self)(
+            self.lm, text, self.until, tokens, options, guide=self.guide, state=state, horizon=horizon, start=self.start
+        )
 
     def _matched(self, block: Block) -> int:
         return self.guide.walk(self.state, block)
@@ -277,7 +282,12 @@ class TableRestricted(TableExtension):
         return bool(block) and (self._matched(block) >= self.guide.automaton.done or len(block) >= self.max_tokens)
 
     def _right(self, block: Block) -> bool:
-        return self.guide.ahead(self._matched(block), self.horizon - len(block)) > -math.inf
+        """Whether this is a whole block, or a piece that can become one."""
+        state, left = self._matched(block), self.horizon - len(block)
+        if self.guide.ahead(state, left) == -math.inf:
+            return False
+        over = state >= self.guide.automaton.done or left == 0
+        return not over or self.guide.passes([*self.text.tokens[self.start :].tolist(), *block])
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, grammar={self.guide.name})"

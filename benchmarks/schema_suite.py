@@ -1,7 +1,7 @@
 """What `json_schema` makes of the JSON-Schema-Test-Suite: python benchmarks/schema_suite.py tests/draft2020-12
 
-The suite is not ours: it is in the source distribution of `jsonschema` (folder json/tests), for one. A *false accept* is
-an invalid value whose text is in the language; there must be none. A *false refusal* is a valid value whose text, as
+The suite is not ours: it is in the source distribution of `jsonschema` (folder json/tests). A *false accept* is an
+invalid value whose text is in the language; there must be none. A *false refusal* is a valid value whose text, as
 `json.dumps` writes it, is not. With `llguidance` installed, it is counted on the same schemas.
 """
 

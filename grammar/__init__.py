@@ -8,10 +8,11 @@ from ppl.grammar.errors import (
     UnreachableByTokensError,
     UnsupportedSchemaError,
 )
+from ppl.grammar.of import of
 from ppl.grammar.regular import Regular, choice, everything, regex
 from ppl.grammar.schema import json_schema
 
 __all__ = [
     "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
-    "UnsupportedSchemaError", "choice", "everything", "json_schema", "regex",
+    "UnsupportedSchemaError", "choice", "everything", "json_schema", "of", "regex",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppl.effects import Call
+from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
 from ppl.models import chat, checkpoint, files
 from ppl.models.compiled import keep_compiled
@@ -98,7 +99,7 @@ class LanguageModel:
         top_p: float | None = None,
         min_p: float | None = None,
         bias: Mapping[int, float] | None = None,
-        grammar: Regular | None = None,
+        grammar: Any = None,
         mode: Literal["exact", "local"] = "exact",
         finish: bool = False,
     ) -> Extension:
@@ -116,7 +117,8 @@ class LanguageModel:
         weight, and the evidence is the probability that the model writes such a block. The block is what is written, an
         end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
         it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is
-        asked for there too. `mode="local"` is the distribution that masks each token: normalised, and another one.
+        asked for there too. A type will do for a grammar: see `ppl.grammar.of`. `mode="local"` is the distribution that
+        masks each token: normalised, and another one.
 
         Raises:
             TypeError: `text` is not a `Text`.
@@ -133,7 +135,7 @@ class LanguageModel:
         options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
         if grammar is None:
             return Extension(self, text, until, max_tokens, options)
-        guide = self.guide(grammar, until, finish)
+        guide = self.guide(of(grammar), until, finish)
         guide.check(max_tokens)
         if mode not in ("exact", "local"):
             raise ValueError(f"mode={mode!r}: exact or local")

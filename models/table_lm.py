@@ -20,6 +20,7 @@ import numpy as np
 import tokenizers
 
 from ppl.distributions import Categorical
+from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
 from ppl.models.constrained import Constrained
 from ppl.models.draw import Options
@@ -67,7 +68,7 @@ class TableLM:
         top_p: float | None = None,
         min_p: float | None = None,
         bias: Mapping[int, float] | None = None,
-        grammar: Regular | None = None,
+        grammar: Any = None,
         mode: Literal["exact", "local"] = "exact",
         finish: bool = False,
     ) -> TableExtension:
@@ -81,7 +82,7 @@ class TableLM:
         parts: Any = self, text, stops_of(until), max_tokens, options
         if grammar is None:
             return TableExtension(*parts)
-        guide = self.guide(grammar, stops_of(until), finish)
+        guide = self.guide(of(grammar), stops_of(until), finish)
         guide.check(max_tokens)
         if mode not in ("exact", "local"):
             raise ValueError(f"mode={mode!r}: exact or local")

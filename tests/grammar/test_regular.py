@@ -178,7 +178,7 @@ def test_choices_and_strings() -> None:
     with pytest.raises(EmptyLanguageError, match="has no text"):
         (regex("a") & "b").shortest()
     with pytest.raises(TypeError, match="no regular language"):
-        regex("a") | 3  # pyright: ignore[reportOperatorIssue]
+        _ = regex("a") | 3  # pyright: ignore[reportOperatorIssue]
     with pytest.raises(ValueError, match=r"repeat\(3, 2\)"):
         regex("a").repeat(3, 2)
     assert isinstance(regex("a").optional(), Regular)

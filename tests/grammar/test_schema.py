@@ -144,8 +144,8 @@ def test_strings_have_one_text(value: str) -> None:
         ({"type": "string", "pattern": "a(?=b)"}, "/pattern", "look-ahead"),
         ({"type": "number", "multipleOf": 0.1}, "/multipleOf", "whole numbers"),
         ({"$ref": "#"}, "/$ref", "recursive"),
-        ({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}, "/$defs/t/items/$ref",
-         "recursive"),
+        ({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"},
+         "/$defs/t/items/$ref", "recursive"),
         ({"$ref": "http://example.com/x"}, "/$ref", "within the schema"),
         ({"not": {"type": "object", "required": ["a"]}}, "/not", "'not' of some"),
         ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, "/oneOf", "anyOf"),
@@ -164,8 +164,8 @@ def test_what_is_not_implemented_is_refused_by_its_pointer(schema: Any, pointer:
 
 @pytest.mark.parametrize("schema", [
     False, {"type": "integer", "minimum": 3, "maximum": 2}, {"enum": []},
-    {"allOf": [{"type": "string"}, {"type": "null"}]}, {"type": "object", "properties": {"a": False}, "required": ["a"]},
-    {"type": "array", "items": False, "minItems": 1}, {"type": "string", "minLength": 3, "maxLength": 2},
+    {"allOf": [{"type": "string"}, {"type": "null"}]},
+    {"type": "object", "properties": {"a": False}, "required": ["a"]}, {"type": "array", "items": False, "minItems": 1}, {"type": "string", "minLength": 3, "maxLength": 2},
 ])  # fmt: skip
 def test_what_nothing_is_valid_by_is_told(schema: Any) -> None:
     with pytest.raises(EmptyLanguageError, match="no value is valid"):

@@ -165,7 +165,8 @@ def test_what_is_not_implemented_is_refused_by_its_pointer(schema: Any, pointer:
 @pytest.mark.parametrize("schema", [
     False, {"type": "integer", "minimum": 3, "maximum": 2}, {"enum": []},
     {"allOf": [{"type": "string"}, {"type": "null"}]},
-    {"type": "object", "properties": {"a": False}, "required": ["a"]}, {"type": "array", "items": False, "minItems": 1}, {"type": "string", "minLength": 3, "maxLength": 2},
+    {"type": "object", "properties": {"a": False}, "required": ["a"]},
+    {"type": "array", "items": False, "minItems": 1}, {"type": "string", "minLength": 3, "maxLength": 2},
 ])  # fmt: skip
 def test_what_nothing_is_valid_by_is_told(schema: Any) -> None:
     with pytest.raises(EmptyLanguageError, match="no value is valid"):

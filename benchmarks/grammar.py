@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from timing import best
 
 import ppl
 from ppl.grammar import Regular, choice, regex
-from ppl.grammar.hmm import HMM, log_partition
+from ppl.grammar.hmm import log_partition
 from ppl.grammar.tokens import TokenDFA
 from ppl.grammar.vocabulary import Vocabulary
+from ppl.models.bigram import bigram
 from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN
 from ppl.models.engine import Engine
@@ -158,37 +158,6 @@ LANGUAGES: dict[str, tuple[Regular, int]] = {
 """And how many tokens (bytes) a block may have."""
 
 
-def bigram() -> tuple[LanguageModel, HMM]:
-    """A byte-bigram model of Python's documentation: as a transformer, whose one layer adds nothing, and as it is.
-
-    A block ends a text with probability 1e-3 behind each byte.
-    """
-    data = np.frombuffer(text().encode(), np.uint8)
-    counts = np.full((257, 257), 0.01)
-    np.add.at(counts, (data[:-1], data[1:]), 1.0)
-    counts[:, 256] = 1e-3 * counts[:, :256].sum(1)
-    p = counts / counts.sum(1, keepdims=True)
-    config = Config(257, 257, 8, 1, 1, 1, 2, 128)
-    params = init_params(config, jax.random.key(0))
-    for name in ("self_attn.o_proj", "mlp.down_proj"):
-        name = f"model.layers.0.{name}.weight"
-        params[name] = jnp.zeros_like(params[name])
-    params["model.embed_tokens.weight"] = jnp.eye(257)
-    params["lm_head.weight"] = jnp.asarray(np.log(p).T / math.sqrt(257), jnp.float32)
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(_byte_names(), unk_token=""))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    lm = LanguageModel(Engine(params, config), Tokenizer(backend, [256]), "bigram")
-    return lm, HMM.bigram(p[ord("\n")], p)
-
-
-def _byte_names() -> dict[str, int]:
-    """As byte-level vocabularies call them, and the end of a text."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = iter(range(256, 512))
-    return {chr(byte if byte in plain else next(rest)): byte for byte in range(256)} | {"<eos>": 256}
-
-
 @ppl.program
 async def constrained(lm: LanguageModel, language: Regular, most: int, every: int) -> str:
     dist = lm.extend(lm.text("\n"), grammar=language, max_tokens=most)
@@ -196,7 +165,7 @@ async def constrained(lm: LanguageModel, language: Regular, most: int, every: in
 
 
 def evidence(runs: int = 60, n: int = 64, every: int = 4) -> Iterator[dict[str, Any]]:
-    lm, hmm = bigram()
+    lm, hmm = bigram(text())
     for name, (language, most) in LANGUAGES.items():
         guide = lm.guide(language)
         exact = log_partition(guide.automaton, hmm, most)

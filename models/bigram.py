@@ -36,8 +36,8 @@ def bigram(text: str, end: float = 1e-3, context: int = 128) -> tuple[LanguageMo
     for part in ("self_attn.o_proj", "mlp.down_proj"):
         name = f"model.layers.0.{part}.weight"
         params[name] = jnp.zeros_like(params[name])
-    # The norm makes of a row of the identity sqrt(size) times itself.
-    params["model.embed_tokens.weight"] = jnp.eye(END + 1)
+    # Rows of mean square 1 the norm leaves as they are.
+    params["model.embed_tokens.weight"] = jnp.eye(END + 1) * math.sqrt(END + 1)
     params["lm_head.weight"] = jnp.asarray(np.log(p).T / math.sqrt(END + 1), jnp.float32)
     return LanguageModel(Engine(params, config), _bytes(), "bigram"), HMM.bigram(p[ord("\n")], p)
 

@@ -155,6 +155,21 @@ def test_going_back_feeds_nothing() -> None:
     assert lm.engine.usage.fed == 2
     lm.engine.last(then + other + first)
     assert lm.engine.usage.fed == 2
+    consistent(lm)
+    again, expected = extended(lm, then, 3, max_tokens=5), extended(small(rows=8), then, 3, max_tokens=5)
+    assert [text.log_prob for text in again] == [text.log_prob for text in expected]
+
+
+def test_what_a_call_writes_into_a_slab_that_is_dropped_is_not_known() -> None:
+    """As when another call in it fails while this one is under way."""
+    lm = small(rows=8)
+    texts = extended(lm, [lm.text("一丁")] * 4, 0, max_tokens=5)
+    finish = lm.engine.decode(texts, np.zeros((4, 2), np.uint32), lm.stop(())[0], 5, Options())
+    for slab in list(lm.engine.rows.slabs):
+        lm.engine.rows.drop(slab)
+    written = finish()
+    consistent(lm)
+    np.testing.assert_array_equal(lm.engine.hidden(written), small(rows=8).engine.hidden(written))
 
 
 SHAPES = {

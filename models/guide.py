@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
@@ -23,7 +21,7 @@ from ppl.models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from ppl.models.language_model import LanguageModel
 
-PILOTS, PILOT_TOKENS, PILOT_BLOCK = 64, 16, 64  # texts that are written to learn from, and their lengths
+PILOTS, PILOT_TOKENS, PILOT_BLOCK = 32, 16, 64  # texts that are written to learn from, and tokens of each
 LESSONS = 2  # how often: the second time looking ahead by what the first has shown
 PRIOR = 1.0  # visits of a state that what is known of all together counts for
 
@@ -128,33 +126,23 @@ def teach(guide: Guide, lm: LanguageModel) -> None:
     The same whenever it is done, so that a program's draws do not depend on what was asked before it. What is learnt
     makes weights more even; they are exact without.
     """
-    rng, automaton = np.random.default_rng(2), guide.automaton
-    classes, count = jnp.asarray(automaton.classes), automaton.next.shape[1]
-    seen, visits = np.zeros((automaton.size, count)), np.zeros(automaton.size)
+    rng, automaton, starts = np.random.default_rng(2), guide.automaton, _starts(lm)
+    order = np.argsort(automaton.classes, kind="stable")
+    first = np.searchsorted(automaton.classes[order], np.arange(automaton.next.shape[1]))
+    seen, visits = np.zeros((automaton.size, len(first))), np.zeros(automaton.size)
     for _ in range(LESSONS):
-        texts = _starts(lm)
-        states = np.full(PILOTS, automaton.start(), np.int32)
-        horizon = min(lm.engine.capacity - len(texts[0]), max(PILOT_BLOCK, 2 * int(automaton.distance[0])))
-        for left in range(min(horizon, 2 * PILOT_BLOCK), 0, -1):
-            mass = np.asarray(_mass(lm.engine.next_log_probs(texts), classes, count), np.float64)[: len(texts)]
-            np.add.at(seen, states, mass)
+        texts, states = list(starts), np.zeros(PILOTS, np.int32)
+        for _ in range(PILOT_BLOCK):
+            p = np.exp(np.asarray(lm.engine.next_log_probs(texts))[:PILOTS])
+            np.add.at(seen, states, np.add.reduceat(p[:, order], first, 1))
             np.add.at(visits, states, 1.0)
-            keys = rng.integers(2**32, size=(len(texts), 2), dtype=np.uint32)
-            texts = lm.engine.decode(texts, keys, guide.steered, 1, PLAIN, states, left)()
-            states = np.array(
-                [automaton.advance(int(s), int(t.tokens[-1])) for s, t in zip(states, texts, strict=True)]
-            )
-            going = states < automaton.done
-            texts, states = [text for text, on in zip(texts, going, strict=True) if on], states[going].astype(np.int32)
-            if not texts:
-                break
+            keys = rng.integers(2**32, size=(PILOTS, 2), dtype=np.uint32)
+            texts = lm.engine.decode(texts, keys, guide.steered, 1, PLAIN, states, ROWS)()
+            for i, text in enumerate(texts):
+                states[i] = automaton.advance(int(states[i]), int(text.tokens[-1]))
+                if states[i] >= automaton.done or text.full:  # begin again: as many rows, so that nothing is compiled
+                    texts[i], states[i] = starts[i], 0
         guide.learn(seen, visits)
-
-
-@partial(jax.jit, static_argnames="count")
-def _mass(log_p: jax.Array, classes: jax.Array, count: int) -> jax.Array:
-    """The probability of each class, [rows, count]."""
-    return jax.vmap(lambda p: jax.ops.segment_sum(p, classes, count))(jnp.exp(log_p))
 
 
 def _starts(lm: LanguageModel) -> list[Text]:

@@ -1,5 +1,6 @@
 """Grammars: languages of texts, and how they weigh and constrain what language models write."""
 
+from ppl.grammar.cfg import CFG, cfg
 from ppl.grammar.errors import (
     EmptyLanguageError,
     GrammarError,
@@ -13,6 +14,6 @@ from ppl.grammar.regular import Regular, choice, everything, regex
 from ppl.grammar.schema import json_schema
 
 __all__ = [
-    "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
-    "UnsupportedSchemaError", "choice", "everything", "json_schema", "of", "regex",
+    "CFG", "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
+    "UnsupportedSchemaError", "cfg", "choice", "everything", "json_schema", "of", "regex",
 ]  # fmt: skip

@@ -37,7 +37,10 @@ class NFA:
         self.edges: list[list[tuple[int, int, int]]] = []
         """Of each state: (lowest byte, highest byte, next state)."""
         self.silent: list[list[tuple[int, int]]] = []
-        """Of each state, moves that read nothing: (0 or the condition, next state)."""
+        """Of each state, moves that read nothing, the preferred ones first: (0 or the condition, next state)."""
+
+        self.behind: dict[int, int] = {}
+        """Of where a round of a repetition begins or ends, where all end: `re` begins no round behind an empty one."""
 
     def state(self) -> int:
         if len(self.edges) >= 10 * self.most:
@@ -95,21 +98,22 @@ class NFA:
             self.link(part.last, out.last)
         return out
 
-    def starred(self, part: Part) -> Part:
-        """Any number of times."""
+    def starred(self, part: Part, lazy: bool = False) -> Part:
+        """Any number of times; `lazy` prefers few of them, which only those tell apart who read by preference."""
         around = Part(self.state(), self.state())
-        self.link(around.first, part.first)
         self.link(part.last, around.first)
-        self.link(around.first, around.last)
+        self.behind[part.last] = self.behind[around.first] = around.last
+        for to in (around.last, part.first) if lazy else (part.first, around.last):
+            self.link(around.first, to)
         return around
 
-    def optional(self, parts: Iterable[Part]) -> Part:
+    def optional(self, parts: Iterable[Part], lazy: bool = False) -> Part:
         """As many of these, one behind the other, as one likes."""
         first = at = self.state()
         last = self.state()
         for part in parts:
-            self.link(at, part.first)
-            self.link(at, last)
+            for to in (last, part.first) if lazy else (part.first, last):
+                self.link(at, to)
             at = part.last
         self.link(at, last)
         return Part(first, last)

@@ -38,6 +38,16 @@ def compile_regex(pattern: str, max_states: int) -> DFA:
         RegexError: it is no pattern, or holds what no regular language has.
         TooLargeError: it takes too many states.
     """
+    nfa = NFA(max_states)
+    return nfa.determined(part_of(pattern, nfa))
+
+
+def part_of(pattern: str, nfa: NFA) -> Part:
+    """A pattern as a part of an automaton; silent moves are in the order in which `re` tries them.
+
+    Raises:
+        RegexError: as `compile_regex`.
+    """
     try:
         tree = _parser.parse(pattern)
     except re.error as error:
@@ -45,8 +55,7 @@ def compile_regex(pattern: str, max_states: int) -> DFA:
         raise RegexError(f"{error.msg}{where}", error.pos) from None
     except (OverflowError, RecursionError) as error:
         raise RegexError(f"{pattern[:60]!r}: {error}") from None
-    nfa = NFA(max_states)
-    return nfa.determined(_Builder(nfa, pattern).sequence(tree, tree.state.flags))
+    return _Builder(nfa, pattern).sequence(tree, tree.state.flags)
 
 
 class _Builder:
@@ -73,7 +82,7 @@ class _Builder:
             case "MAX_REPEAT" | "MIN_REPEAT":
                 least, most, inside = arg
                 return repeated(self.nfa, partial(self.sequence, inside, flags), least,
-                                None if most is _constants.MAXREPEAT else most)  # fmt: skip
+                                None if most is _constants.MAXREPEAT else most, op.name == "MIN_REPEAT")  # fmt: skip
             case "AT":
                 return self.anchor(arg.name, flags)
             case "FAILURE":
@@ -96,13 +105,13 @@ class _Builder:
         return RegexError(f"{what} is not an operator of regular languages{where}", at)
 
 
-def repeated(nfa: NFA, make: Callable[[], Part], least: int, most: int | None) -> Part:
+def repeated(nfa: NFA, make: Callable[[], Part], least: int, most: int | None, lazy: bool = False) -> Part:
     """`make` adds one more copy; from `least` to `most` of them (None: any number)."""
     parts = [make() for _ in range(least)]
     if most is None:
-        parts.append(nfa.starred(make()))
+        parts.append(nfa.starred(make(), lazy))
     elif most > least:
-        parts.append(nfa.optional(make() for _ in range(most - least)))
+        parts.append(nfa.optional((make() for _ in range(most - least)), lazy))
     return nfa.joined(parts)
 
 

@@ -9,11 +9,12 @@ from ppl.grammar.errors import (
     UnreachableByTokensError,
     UnsupportedSchemaError,
 )
+from ppl.grammar.language import Language
 from ppl.grammar.of import of
 from ppl.grammar.regular import Regular, choice, everything, regex
 from ppl.grammar.schema import json_schema
 
 __all__ = [
-    "CFG", "EmptyLanguageError", "GrammarError", "Regular", "RegexError", "TooLargeError", "UnreachableByTokensError",
-    "UnsupportedSchemaError", "cfg", "choice", "everything", "json_schema", "of", "regex",
+    "CFG", "EmptyLanguageError", "GrammarError", "Language", "Regular", "RegexError", "TooLargeError",
+    "UnreachableByTokensError", "UnsupportedSchemaError", "cfg", "choice", "everything", "json_schema", "of", "regex",
 ]  # fmt: skip

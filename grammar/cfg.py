@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
+from ppl.grammar.language import Language, Meet
 from ppl.grammar.lexer import SKIP, Lexer, terminal
 from ppl.grammar.regular import MAX_STATES
 
@@ -68,6 +69,7 @@ class CFG:
     """The language of a grammar: see `cfg`.
 
     `text in g` asks; `start`, `advance`, `accepts`, `is_dead` and `mask` read byte by byte, and None is the dead state.
+    `g & other` is what is in another language too.
     A text may be thought to go on where only its lexemes say so: where terminals follow each other in the grammar, but
     no text is read as them one behind the other.
     """
@@ -137,6 +139,12 @@ class CFG:
 
     def __contains__(self, text: str | bytes) -> bool:
         return self.accepts(self.advance(self._start, text))
+
+    def __and__(self, other: Language) -> Meet:
+        return Meet(self, other)
+
+    def __rand__(self, other: Language) -> Meet:
+        return Meet(other, self)
 
     def __repr__(self) -> str:
         return f"<language {self.about if len(self.about) <= 80 else self.about[:77] + '...'}>"

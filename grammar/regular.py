@@ -125,7 +125,17 @@ class Regular:
         return self._product(other, _OR, "|")
 
     def __and__(self, other: Regular | str) -> Regular:
+        if not isinstance(other, Regular | str) and hasattr(other, "__rand__"):
+            return NotImplemented  # not regular itself
         return self._product(other, _AND, "&")
+
+    def complete(self, state: int) -> bool:
+        """Whether a text may end here, and no longer one begins with it."""
+        return self.accepts(state) and bool((self.dfa.next[state] == self.dfa.size).all())
+
+    def needs(self, state: int) -> float:
+        """How many bytes it takes at least from here to the end of a text; infinitely many from the dead state."""
+        return float(self.dfa.distance[state]) if state < self.dfa.size else float("inf")
 
     def __sub__(self, other: Regular | str) -> Regular:
         return self._product(other, _ONLY, "-")

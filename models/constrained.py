@@ -64,7 +64,7 @@ class Restricted(Extension):
         return len(block) == limit and self.guide.ahead(state, left) > -math.inf and (left > 0 or self._passes(value))
 
     def _passes(self, value: Text) -> bool:
-        return self.guide.grammar.check is None or self.guide.passes(value.tokens[self.start :].tolist())
+        return self.guide.passes(value.tokens[self.start :].tolist())
 
     def stopped(self, value: Text) -> bool:
         return value.full or self._matched(value) >= self.guide.automaton.done
@@ -95,7 +95,8 @@ class Restricted(Extension):
         return self.guide.walk(self.state, np.frombuffer(text.data[len(self.text.data) :], "<i4").tolist())
 
     def _since(self) -> str:
-        return f", grammar={self.guide.name}" + (f" from state {self.state}" if self.state else "")
+        written = len(self.text) - self.start
+        return f", grammar={self.guide.name}" + (f" behind {written} tokens" if written else "")
 
 
 class Steered(Restricted):
@@ -170,19 +171,11 @@ class Local(Steered):
         raise ValueError("resample_every: a locally constrained block has no weights to resample by")
 
 
-class Constrained(Proposed[Text]):
-    """p(block) * 1[block is in the language], drawn by `Steered` with the exact weight p/q."""
+class OfTarget:
+    """What a weighted distribution over blocks says of itself as its target does."""
 
     __slots__ = ()
-    target: Restricted
-    proposal: Steered
-
-    @classmethod
-    def of(
-        cls, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options, guide: Guide
-    ) -> Constrained:
-        parts = lm, text, until, max_tokens, options, guide
-        return cls(Restricted(*parts), Steered(*parts))
+    target: Any
 
     @property
     def text(self) -> Text:
@@ -195,14 +188,6 @@ class Constrained(Proposed[Text]):
     @property
     def max_tokens(self) -> int:
         return self.target.max_tokens
-
-    def piece(self, text: Text, tokens: int) -> Constrained:
-        """As `Extension.piece`."""
-        return Constrained(self.target.piece(text, tokens), self.proposal.piece(text, tokens))
-
-    def powered(self, alpha: float) -> Constrained:
-        """As `Extension.powered`."""
-        return Constrained(self.target.powered(alpha), self.proposal.powered(alpha))
 
     def stopped(self, value: Text) -> bool:
         """As `Extension.stopped`."""
@@ -222,6 +207,29 @@ class Constrained(Proposed[Text]):
 
     def __repr__(self) -> str:
         return repr(self.target)
+
+
+class Constrained(OfTarget, Proposed[Text]):
+    """p(block) * 1[block is in the language], drawn by `Steered` with the exact weight p/q."""
+
+    __slots__ = ()
+    target: Restricted
+    proposal: Steered
+
+    @classmethod
+    def of(
+        cls, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options, guide: Guide
+    ) -> Constrained:
+        parts = lm, text, until, max_tokens, options, guide
+        return cls(Restricted(*parts), Steered(*parts))
+
+    def piece(self, text: Text, tokens: int) -> Constrained:
+        """As `Extension.piece`."""
+        return Constrained(self.target.piece(text, tokens), self.proposal.piece(text, tokens))
+
+    def powered(self, alpha: float) -> Constrained:
+        """As `Extension.powered`."""
+        return Constrained(self.target.powered(alpha), self.proposal.powered(alpha))
 
 
 def _begun(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from ppl.effects import Call
+from ppl.grammar.language import Language
 from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
 from ppl.models import chat, checkpoint, files
+from ppl.models.checked import Checked
 from ppl.models.compiled import keep_compiled
-from ppl.models.constrained import Constrained, Local
+from ppl.models.constrained import Constrained, Local, Restricted
 from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
 from ppl.models.guide import Guide, teach, unigram, vocabulary_of
 from ppl.models.next_token import NextToken
+from ppl.models.reader import Reader, check_mode
 from ppl.models.stops import Until, stop_table, stops_of
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
@@ -118,7 +121,8 @@ class LanguageModel:
         end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
         it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is
         asked for there too. A type will do for a grammar: see `ppl.grammar.of`. `mode="local"` is the distribution that
-        masks each token: normalised, and another one.
+        masks each token: normalised, and another one. A regular language steers the decode loop on the device; what is
+        not regular, a `cfg` or any `ppl.grammar.Language`, is checked on the host: see `Checked`.
 
         Raises:
             TypeError: `text` is not a `Text`.
@@ -137,25 +141,37 @@ class LanguageModel:
             return Extension(self, text, until, max_tokens, options)
         guide = self.guide(of(grammar), until, finish)
         guide.check(max_tokens)
-        if mode not in ("exact", "local"):
-            raise ValueError(f"mode={mode!r}: exact or local")
-        make: Any = Constrained.of if mode == "exact" else Local
-        return make(self, text, until, max_tokens, options, guide)  # to a program it is what an `Extension` is
+        check_mode(mode, guide)
+        parts: Any = self, text, until, max_tokens, options, guide
+        made: Any
+        if isinstance(guide, Reader):
+            made = Checked(Restricted(*parts))
+        else:
+            made = Constrained.of(*parts) if mode == "exact" else Local(*parts)
+        return made  # to a program it is what an `Extension` is
 
-    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide:
-        """A grammar over the tokens of this model; made once.
+    @overload
+    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide: ...
+    @overload
+    def guide(self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader: ...
+    def guide(self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader:
+        """A grammar over the tokens of this model; made once. What is not regular is read on the host.
 
         Raises:
             GrammarError: nothing can be written.
         """
         key = grammar, until, finish
         if key not in self._guides:
-            if "model" not in self._guides:
-                size = self.engine.config.vocab_size
-                self._guides["model"] = vocabulary_of(self.tokenizer, size), unigram(self)
-            vocabulary, probabilities = self._guides["model"]
-            guide = Guide(grammar, vocabulary, self.stop(until)[1], finish, probabilities)
-            teach(guide, self)
+            if "vocabulary" not in self._guides:
+                self._guides["vocabulary"] = vocabulary_of(self.tokenizer, self.engine.config.vocab_size)
+            vocabulary, stops = self._guides["vocabulary"], self.stop(until)[1]
+            if isinstance(grammar, Regular):
+                if "unigram" not in self._guides:
+                    self._guides["unigram"] = unigram(self)
+                guide = Guide(grammar, vocabulary, stops, finish, self._guides["unigram"])
+                teach(guide, self)
+            else:
+                guide = Reader(grammar, vocabulary, stops, finish)
             self._guides[key] = guide
         return self._guides[key]
 

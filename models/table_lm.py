@@ -14,19 +14,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import tokenizers
 
+from ppl import codec
 from ppl.distributions import Categorical
+from ppl.grammar.language import Language
 from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
-from ppl.models.constrained import Constrained
+from ppl.models.checked import step
+from ppl.models.constrained import Constrained, OfTarget
 from ppl.models.draw import Options
 from ppl.models.extension import missed
 from ppl.models.guide import Guide, vocabulary_of
 from ppl.models.pieces import Pieces
+from ppl.models.reader import Reader, check_mode
+from ppl.models.rejection import Given, Urn, outcomes
 from ppl.models.stops import Until, check_block, stop_table, stops_of
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
@@ -51,7 +56,7 @@ class TableLM:
             raise ValueError(f"TableLM: eos {''.join(missing)!r} is not in the alphabet {alphabet!r}")
         self.tokenizer = Tokenizer(_backend(self.alphabet), [self.alphabet.index(c) for c in eos])
         self.next_tokens = next_tokens
-        self._guides: dict[Any, Guide] = {}
+        self._guides: dict[Any, Any] = {}
 
     def text(self, text: str) -> Text:
         """The tokens of a prompt; of several that fit, the longest."""
@@ -84,20 +89,30 @@ class TableLM:
             return TableExtension(*parts)
         guide = self.guide(of(grammar), stops_of(until), finish)
         guide.check(max_tokens)
-        if mode not in ("exact", "local"):
-            raise ValueError(f"mode={mode!r}: exact or local")
-        local = TableLocal(*parts, guide=guide)
-        made: Any = local if mode == "local" else Constrained(TableRestricted(*parts, guide=guide),
-                                                              TableSteered(*parts, guide=guide))  # fmt: skip
+        check_mode(mode, guide)
+        made: Any
+        if isinstance(guide, Reader):
+            made = TableChecked(TableRestricted(*parts, guide=guide))
+        elif mode == "local":
+            made = TableLocal(*parts, guide=guide)
+        else:
+            made = Constrained(TableRestricted(*parts, guide=guide), TableSteered(*parts, guide=guide))
         return made
 
-    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide:
+    @overload
+    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide: ...
+    @overload
+    def guide(self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader: ...
+    def guide(self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader:
         """As `LanguageModel.guide`; what steers takes all tokens to be equally probable."""
         key = grammar, until, finish
         if key not in self._guides:
             size = len(self.alphabet)
             vocabulary, stops = vocabulary_of(self.tokenizer, size), stop_table(self.tokenizer, until, size)
-            self._guides[key] = Guide(grammar, vocabulary, stops, finish, np.full(size, 1 / size))
+            self._guides[key] = (
+                Guide(grammar, vocabulary, stops, finish, np.full(size, 1 / size)) if isinstance(grammar, Regular)
+                else Reader(grammar, vocabulary, stops, finish)
+            )  # fmt: skip
         return self._guides[key]
 
     def __repr__(self) -> str:
@@ -236,7 +251,7 @@ class TableRestricted(TableExtension):
     __slots__ = ("guide", "horizon", "start", "state")
 
     def __init__(
-        self, *parts: Any, guide: Guide, state: int = 0, horizon: int | None = None, start: int | None = None
+        self, *parts: Any, guide: Guide | Reader, state: int = 0, horizon: int | None = None, start: int | None = None
     ) -> None:
         super().__init__(*parts)
         self.guide = guide
@@ -328,6 +343,82 @@ class TableLocal(TableSteered):
 
     def resample_every(self, tokens: int) -> Pieces:
         raise ValueError("resample_every: a locally constrained block has no weights to resample by")
+
+
+class TableChecked(OfTarget):
+    """As `checked.Checked`; fewer tokens are checked beside, so that all that can happen can be listed."""
+
+    __slots__ = ("target",)
+    weighted = True
+    extra = 1
+    target: TableRestricted
+
+    def __init__(self, target: TableRestricted) -> None:
+        self.target = target
+
+    @property
+    def family(self) -> Hashable:
+        return type(self)
+
+    def sample(self, key: Key) -> tuple[Text, float]:
+        target, block, log_weight = self.target, (), 0.0
+        state = target.state
+        while not target._ended(block):
+            urn = Urn(self._masses(block), key.fold(str(len(block))))
+            token, log_w, state = self._step(urn, block, state)
+            block, log_weight = (*block, token), log_weight + log_w
+        return self._text(block), log_weight
+
+    def log_prob(self, value: Any) -> float:
+        return self.target.log_prob(value)
+
+    def table(self) -> list[tuple[tuple[Text, float], float]]:
+        """Every block that can be drawn, with every weight that it can have, and how probable that is."""
+        return [((self._text(block), log_weight), p) for block, log_weight, p in self._blocks((), self.target.state)]
+
+    def piece(self, text: Text, tokens: int) -> TableChecked:
+        """As `Extension.piece`."""
+        return TableChecked(self.target.piece(text, tokens))
+
+    def powered(self, alpha: float) -> TableChecked:
+        """As `Extension.powered`."""
+        return TableChecked(self.target.powered(alpha))
+
+    def encode(self, draw: tuple[Text, float]) -> Any:
+        """A draw as JSON."""
+        return [self.target.encode(draw[0]), codec.encode(draw[1])]
+
+    def decode(self, data: Any) -> tuple[Text, float]:
+        """The draw that `encode` wrote."""
+        return self.target.decode(data[0]), codec.decode(data[1])
+
+    def sketch(self) -> str:
+        """What identifies the distribution to a journal."""
+        return f"Checked({self.target.sketch()})"
+
+    def _blocks(self, block: Block, state: int) -> Iterator[tuple[Block, float, float]]:
+        """All ways to go on: the block, log of the weight of what is added, its probability."""
+        if self.target._ended(block):
+            yield block, 0.0, 1.0
+            return
+        masses = self._masses(block).tolist()
+        steps: dict[tuple[int, float, int], float] = {}
+        for step_, p in outcomes(lambda choose: self._step(Given(masses, choose), block, state)):
+            steps[step_] = steps.get(step_, 0.0) + p
+        for (token, log_w, to), p in steps.items():
+            for whole, log_rest, rest in self._blocks((*block, token), to):
+                yield whole, log_w + log_rest, p * rest
+
+    def _step(self, source: Any, block: Block, state: int) -> tuple[int, float, int]:
+        guide: Any = self.target.guide
+        return step(source, guide, state, self.target.horizon - len(block) - 1, self.extra)
+
+    def _masses(self, block: Block) -> np.ndarray:
+        return np.array(TableExtension._next(self.target, block).probabilities)
+
+    def _text(self, block: Block) -> Text:
+        log_prob = sum(TableExtension._next(self.target, block[:i]).log_prob(token) for i, token in enumerate(block))
+        return self.target._text(block, log_prob)
 
 
 def _backend(alphabet: Sequence[str]) -> tokenizers.Tokenizer:

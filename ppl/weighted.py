@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Proposed(Generic[T]):
     """`target`, drawn from `proposal`: a properly weighted distribution of log weight log target - log proposal.
 
-    A target that is such a pair itself stands for its own target.
+    A target that is properly weighted itself stands for what it aims at, its own `target`.
 
     The proposal must be able to draw whatever the target can. A proposal with a method `misses(target)` says in words
     what it cannot draw, or None.
@@ -32,8 +32,8 @@ class Proposed(Generic[T]):
     weighted = True
 
     def __init__(self, target: Distribution[T], proposal: Distribution[T]) -> None:
-        if isinstance(target, Proposed):
-            target = target.target
+        if is_weighted(target):
+            target = getattr(target, "target", target)
         if hasattr(proposal, "misses") and (missed := proposal.misses(target)):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(f"{proposal!r} as a proposal for {target!r}: {missed}")
         self.target = target

@@ -1,0 +1,85 @@
+"""What a language must be able to say, so that a model's texts can be held to it token by token on the host."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Language(Protocol):
+    """A set of texts that is read byte by byte: `CFG` is one, and whatever else has these methods.
+
+    States are hashable, and equal where what can follow is the same. `is_dead` may take a state for alive from which
+    no text comes out: that costs draws, and changes no distribution. A language may have two methods more:
+    `complete(state)`, whether a text may end there and no longer one begins with it, and `needs(state)`, a bound from
+    below for the bytes from there to the end of a text.
+    """
+
+    def start(self) -> Any:
+        """The state before the first byte."""
+        ...
+
+    def advance(self, state: Any, data: bytes, /) -> Any:
+        """The state behind some more of a text, which may end inside a character."""
+        ...
+
+    def accepts(self, state: Any, /) -> bool:
+        """Whether a text may end in this state."""
+        ...
+
+    def is_dead(self, state: Any, /) -> bool:
+        """Whether no text goes on from this state."""
+        ...
+
+
+class Meet:
+    """The texts of two languages: what both of them can say."""
+
+    def __init__(self, one: Language, other: Language) -> None:
+        self.parts = one, other
+
+    @property
+    def about(self) -> str:
+        return " & ".join(str(getattr(part, "about", part)) for part in self.parts)
+
+    def start(self) -> Any:
+        return tuple(part.start() for part in self.parts)
+
+    def advance(self, state: Any, data: bytes) -> Any:
+        return tuple(part.advance(at, data) for part, at in zip(self.parts, state, strict=True))
+
+    def accepts(self, state: Any) -> bool:
+        return all(part.accepts(at) for part, at in zip(self.parts, state, strict=True))
+
+    def is_dead(self, state: Any) -> bool:
+        return any(part.is_dead(at) for part, at in zip(self.parts, state, strict=True))
+
+    def complete(self, state: Any) -> bool:
+        return self.accepts(state) and any(complete(part, at) for part, at in zip(self.parts, state, strict=True))
+
+    def needs(self, state: Any) -> float:
+        return max(needs(part, at) for part, at in zip(self.parts, state, strict=True))
+
+    def __contains__(self, text: str | bytes) -> bool:
+        return self.accepts(self.advance(self.start(), text.encode() if isinstance(text, str) else text))
+
+    def __and__(self, other: Language) -> Meet:
+        return Meet(self, other)
+
+    def __rand__(self, other: Language) -> Meet:
+        return Meet(other, self)
+
+    def __repr__(self) -> str:
+        return f"{self.parts[0]!r} & {self.parts[1]!r}"
+
+
+def complete(language: Language, state: Any) -> bool:
+    """Whether a text may end here and no longer one begins with it, as far as the language says so."""
+    return language.complete(state) if hasattr(language, "complete") else False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def needs(language: Language, state: Any) -> float:
+    """Bytes from here to the end of a text, at least."""
+    if hasattr(language, "needs"):
+        return language.needs(state)  # pyright: ignore[reportAttributeAccessIssue]
+    return 0 if language.accepts(state) else float("inf") if language.is_dead(state) else 1

@@ -52,7 +52,11 @@ class Meet:
         return all(part.accepts(at) for part, at in zip(self.parts, state, strict=True))
 
     def is_dead(self, state: Any) -> bool:
-        return any(part.is_dead(at) for part, at in zip(self.parts, state, strict=True))
+        """One is dead; or one can only end here, and the other cannot."""
+        if any(part.is_dead(at) for part, at in zip(self.parts, state, strict=True)):
+            return True
+        over = any(complete(part, at) for part, at in zip(self.parts, state, strict=True))
+        return over and not self.accepts(state)
 
     def complete(self, state: Any) -> bool:
         return self.accepts(state) and any(complete(part, at) for part, at in zip(self.parts, state, strict=True))

@@ -7,7 +7,6 @@ a checkpoint of your own, python examples/grammars.py path/to/folder, the same p
 import dataclasses
 import json
 import sys
-from collections import Counter
 from typing import Any, Literal
 
 import ppl
@@ -65,10 +64,10 @@ def main(path: str | None = None) -> None:
         posterior = ppl.infer(write(lm, prompt, grammar, most), ppl.SMC(32), seed=0)
         print(f"{name}: {posterior.mode()}   (log evidence {posterior.log_evidence:.2f})")
     posterior = ppl.infer(believe(lm, "\n"), ppl.SMC(32), seed=0)
-    shares: Counter[tuple[int, str]] = Counter()
+    shares: dict[tuple[int, str], float] = {}
     for value, p in posterior.items():
-        shares[value] += p
-    print("record:", ", ".join(f"{guests} {mood}: {p:.2f}" for (guests, mood), p in shares.most_common()))
+        shares[value] = shares.get(value, 0.0) + p
+    print("record:", ", ".join(f"{guests} {mood}: {p:.2f}" for (guests, mood), p in shares.items()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_constrained import Brute, block, built, table_lm
+from test_constrained import Brute, block, built, table_lm, tokens_of
 
 from ppl import MCMC, SMC, Importance, Suffix, Systematic, collapse, infer, measure, program, sample
 from ppl.grammar import EmptyLanguageError, GrammarError, Language, cfg, choice, regex
@@ -112,6 +112,21 @@ def test_the_measure_is_the_restriction(seed: int) -> None:
     if most <= 2:
         for algorithm in (Importance(2), SMC(2, Systematic)):
             assert dict(measure(collapse(algorithm(block(lm, "a", 1, **how))))) == pytest.approx(right, abs=1e-12)
+
+
+@pytest.mark.parametrize("pieces", [None, 1, 2])
+def test_what_might_end_in_time_only_is_weighed_as_it_is(pieces: int | None) -> None:
+    """Behind "aa" two bytes and one token are left: it takes the token "bb", and is improbable to be tried.
+
+    Fails if that is not made good in the weight.
+    """
+    lm, late = table_lm(["a", "b", "bb", "ab", "."], ".", 1), ("a", "a", "bb")
+    right = Oracle(lm, Asked(NESTED), None, 3, False).blocks("a")  # pyright: ignore[reportArgumentType]
+    found = dict(measure(block(lm, "a", pieces, grammar=NESTED, max_tokens=3)))
+    assert found == pytest.approx(right, rel=1e-9, abs=1e-15) and found[late] > 1e-4
+    dist: Any = lm.extend(lm.text("a"), grammar=NESTED, max_tokens=3)
+    tried = sum(p for (text, _), p in dist.table() if tokens_of(lm, text, "a") == late)
+    assert 0 < tried < 0.1 * found[late] / sum(found.values())
 
 
 class Asked:

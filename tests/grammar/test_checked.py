@@ -172,6 +172,9 @@ def test_on_an_engine(new_model: Any) -> None:
     assert one == draws[3] and one[0].log_prob == draws[3][0].log_prob and one[0].log_model == draws[3][0].log_model
     assert dist.log_prob(one[0]) == pytest.approx(one[0].log_prob, abs=1e-6)
     assert dist.decode(dist.encode(one)) == one
+    for piece, most in ((dist.piece(start, 1), 1), (lm.extend(start, grammar=cfg('start: "a"+'), max_tokens=2), 2)):
+        texts = [text for text, _ in piece.draw_many(keys[:50], [piece] * 50)]
+        assert max(len(text) - len(start) for text in texts) == most and all(map(piece.can_write, texts))
     lm.engine.forget()
     assert dist.log_prob(one[0]) == dist.log_prob(draws[3][0])
 

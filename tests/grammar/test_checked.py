@@ -170,7 +170,11 @@ def test_on_an_engine(new_model: Any) -> None:
         assert abs(share.mean() - p) < 5 * share.std() / math.sqrt(len(keys))
     one = dist.sample(keys[3])
     assert one == draws[3] and one[0].log_prob == draws[3][0].log_prob and one[0].log_model == draws[3][0].log_model
-    assert dist.log_prob(one[0]) == pytest.approx(one[0].log_prob, abs=1e-6)
+    hot: Any = lm.extend(start, grammar=language, max_tokens=3, temperature=1.5)
+    for law, text in ((dist, one[0]), (hot, hot.sample(keys[4])[0])):
+        anew = start_with(lm, start, text.last)  # which nobody knows to be drawn
+        assert law.log_prob(anew) == pytest.approx(text.log_prob, abs=1e-6)
+        assert lm.extend(start, max_tokens=len(text) - 1).log_prob(anew) == pytest.approx(text.log_model, abs=1e-6)
     assert dist.decode(dist.encode(one)) == one
     for piece, most in ((dist.piece(start, 1), 1), (lm.extend(start, grammar=cfg('start: "a"+'), max_tokens=2), 2)):
         texts = [text for text, _ in piece.draw_many(keys[:50], [piece] * 50)]

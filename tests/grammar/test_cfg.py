@@ -33,7 +33,7 @@ NAME: /[a-z]+/
 %ignore " "
 """
 BACK = r"""
-start: (NUMBER | DOT | X)+
+start: NUMBER (DOT X NUMBER?)*
 NUMBER: /[0-9]+(\.[0-9]+)?/
 DOT: "."
 X: "x"

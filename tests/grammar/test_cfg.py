@@ -8,7 +8,7 @@ from typing import Any
 
 import lark
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ppl.grammar import EmptyLanguageError, GrammarError, RegexError, cfg
@@ -106,6 +106,9 @@ patterns = st.recursive(
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(st.lists(patterns, min_size=1, max_size=3))
+@example(["(?:(?:aa|(?:a)*?))*"])  # behind a round that reads nothing none begins
+@example(["a(?:(?:a)*?)*"])
+@example(["(?:(?:[ab])??)*a"])
 def test_lexemes_are_those_of_re(several: list[str]) -> None:
     """Fails with the longest match, with that of the shortest, and with lazy repetitions taken for greedy ones."""
     lexer = Lexer([(f"T{i}", pattern) for i, pattern in enumerate(several)], {}, frozenset(), 2000)

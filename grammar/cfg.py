@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
-from ppl.grammar.language import Language, Meet
+from ppl.grammar.language import Meeting
 from ppl.grammar.lexer import SKIP, Lexer, terminal
 from ppl.grammar.regular import MAX_STATES
 
@@ -65,7 +65,7 @@ class State:
         self.over: bool | None = None
 
 
-class CFG:
+class CFG(Meeting):
     """The language of a grammar: see `cfg`.
 
     `text in g` asks; `start`, `advance`, `accepts`, `is_dead` and `mask` read byte by byte, and None is the dead state.
@@ -139,12 +139,6 @@ class CFG:
 
     def __contains__(self, text: str | bytes) -> bool:
         return self.accepts(self.advance(self._start, text))
-
-    def __and__(self, other: Language) -> Meet:
-        return Meet(self, other)
-
-    def __rand__(self, other: Language) -> Meet:
-        return Meet(other, self)
 
     def __repr__(self) -> str:
         return f"<language {self.about if len(self.about) <= 80 else self.about[:77] + '...'}>"
@@ -246,7 +240,7 @@ class CFG:
         ahead = self._lexers[state.stack.state].ahead[state.at]
         ways = [0.0] if self.accepts(state) else []
         ways += [least + self._left(to) for name, least in ahead.items() if (to := self._feed(state.stack, name))]
-        if state.at != 0 and (behind := self._behind(state)) is not None:
+        if (behind := self._behind(state)) is not None:
             ways.append(self.needs(behind))
         return min(ways, default=float("inf"))
 
@@ -258,18 +252,14 @@ class CFG:
         together.
         """
         if stack.needs is None:
-            below = stack.below
-            if below is None:
+            if stack.below is None:
                 stack.needs = self._rest(self._items[stack.state][0])
                 return stack.needs
             level, sideways = [stack], dict[Stack, list[tuple[float, Stack]]]()
             for one in level:
-                one.needs, sideways[one] = float("inf"), []
-                for item in self._items[one.state]:
+                one.needs, sideways[one] = 0.0 if one.state == self._final else float("inf"), []
+                for item in self._items[one.state] if one.needs else ():
                     origin, _, size = item
-                    if one.state == self._final:
-                        one.needs = 0.0
-                        continue
                     under: Any = one
                     for _ in range(size):
                         under = under.below

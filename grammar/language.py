@@ -32,7 +32,17 @@ class Language(Protocol):
         ...
 
 
-class Meet:
+class Meeting:
+    """What `&` with any other language means, for languages that are read byte by byte."""
+
+    def __and__(self: Any, other: Language) -> Meet:
+        return Meet(self, other)
+
+    def __rand__(self: Any, other: Language) -> Meet:
+        return Meet(other, self)
+
+
+class Meet(Meeting):
     """The texts of two languages: what both of them can say."""
 
     def __init__(self, one: Language, other: Language) -> None:
@@ -66,12 +76,6 @@ class Meet:
 
     def __contains__(self, text: str | bytes) -> bool:
         return self.accepts(self.advance(self.start(), text.encode() if isinstance(text, str) else text))
-
-    def __and__(self, other: Language) -> Meet:
-        return Meet(self, other)
-
-    def __rand__(self, other: Language) -> Meet:
-        return Meet(other, self)
 
     def __repr__(self) -> str:
         return f"{self.parts[0]!r} & {self.parts[1]!r}"

@@ -8,7 +8,7 @@ state accepts, all that is less preferred is given up (Cox 2010, "Regular expres
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -50,7 +50,7 @@ class Lexer:
         for at in queue:
             row: dict[int, int] = {}
             for symbol in range(len(reader.cuts) - 1):
-                following = reader.step(at, reader.cuts[symbol])
+                following = reader.step(at, symbol)
                 if not following[0]:
                     continue
                 if following not in number:
@@ -113,19 +113,15 @@ class _Reader:
                 part = _part(word, pattern, self.nfa)
                 self.first_words.add(part.first)
                 self.words[name].append((part.last, word))
-        ends = {0, 256}
-        for edges in self.nfa.edges:
-            for low, high, _ in edges:
-                ends |= {low, high + 1}
-        self.cuts = sorted(ends)
+        self.cuts = self.nfa.cuts()
         self.moves = [self._by_symbol(edges) for edges in self.nfa.edges]
         self.ends_of_words = {last for several in self.words.values() for last, _ in several}
 
     def start(self) -> State:
         return self.preferred(self.firsts), self.closed(self.first_words)
 
-    def step(self, state: State, byte: int) -> State:
-        symbol = bisect_right(self.cuts, byte) - 1
+    def step(self, state: State, symbol: int) -> State:
+        """Behind a byte of this class."""
         main = [to for one in state[0] for to in self.moves[one].get(symbol, ())]
         words = {to for one in state[1] for to in self.moves[one].get(symbol, ())}
         return self.preferred(main), self.closed(words)
@@ -175,7 +171,7 @@ class _Reader:
     def _by_symbol(self, edges: list[tuple[int, int, int]]) -> dict[int, list[int]]:
         out: dict[int, list[int]] = {}
         for low, high, to in edges:
-            for symbol in range(bisect_right(self.cuts, low) - 1, bisect_right(self.cuts, high)):
+            for symbol in range(bisect_left(self.cuts, low), bisect_left(self.cuts, high + 1)):
                 out.setdefault(symbol, []).append(to)
         return out
 
@@ -189,6 +185,3 @@ def _part(name: str, pattern: str, nfa: NFA) -> Any:
     if any(condition for moves in nfa.silent[before:] for condition, _ in moves):
         raise RegexError(f"terminal {name}, {pattern!r}: ^ and $ say where a text begins and ends, not a lexeme", None)
     return part
-
-
-__all__ = ["Lexer", "terminal"]

@@ -134,6 +134,11 @@ class NFA:
             self.link(first, places[0])
         return Part(first, last)
 
+    def cuts(self) -> list[int]:
+        """Where classes of bytes begin that no edge tells apart; 256 ends the last."""
+        ends = {edge for edges in self.edges for low, high, _ in edges for edge in (low, high + 1)}
+        return sorted({0, 256} | ends)
+
     def determined(self, part: Part) -> DFA:
         """The minimal automaton of a part.
 
@@ -174,14 +179,9 @@ class _Reader:
     def __init__(self, nfa: NFA, last: int) -> None:
         self.nfa = nfa
         self.last = last
-        ends = {0, 256}
-        for edges in nfa.edges:
-            for low, high, _ in edges:
-                ends |= {low, high + 1}
+        self.cuts = nfa.cuts()
         if any(condition == DOLLAR for moves in nfa.silent for condition, _ in moves):
-            ends |= {10, 11}
-        self.cuts = sorted(ends)
-        """Where classes of bytes begin that no edge tells apart."""
+            self.cuts = sorted({10, 11, *self.cuts})
         self.newline = bisect_left(self.cuts, 10)
         index = {cut: i for i, cut in enumerate(self.cuts)}
         self.edges = [[(index[low], index[high + 1], to) for low, high, to in edges] for edges in nfa.edges]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ppl.source import Key
 EXTRA = 4  # tokens that are checked beside, to know better what passes
 
 
-class Checked(OfTarget):
+class Rejected(OfTarget):
     """p(block) * 1[block is in the language]: properly weighted draws, not a proposal with a density.
 
     A token is drawn until one passes; the weight is an unbiased estimate of the probability that one does. So blocks
@@ -27,51 +27,20 @@ class Checked(OfTarget):
 
     __slots__ = ("target",)
     weighted = True
-    target: Restricted
 
-    def __init__(self, target: Restricted) -> None:
+    def __init__(self, target: Any) -> None:
         self.target = target
-
-    @property
-    def family(self) -> Hashable:
-        return Checked, self.target.family
-
-    def sample(self, key: Key) -> tuple[Text, float]:
-        return self.draw_many([key], [self])[0]
 
     def log_prob(self, value: Any) -> float:
         return self.target.log_prob(value)
 
-    @staticmethod
-    def log_prob_many(dists: Sequence[Checked], values: Sequence[Any]) -> list[float]:
-        return Restricted.log_prob_many([dist.target for dist in dists], values)
-
-    @staticmethod
-    def draw_many(keys: Sequence[Key], dists: Sequence[Checked]) -> list[tuple[Text, float]]:
-        """The blocks, and for each log of its weight, nats. All go on together, token by token."""
-        one = dists[0].target
-        writers = [_Writer(dist.target, key) for dist, key in zip(dists, keys, strict=True)]
-        active = [writer for writer in writers if writer.limit]
-        while active:
-            rows = np.asarray(one.lm.engine.next_log_probs([writer.text for writer in active]))
-            plain = np.exp(rows[: len(active)], dtype=np.float32).astype(np.float64)
-            drawn = plain
-            if not one.options.plain:
-                logits = one.options.cut(rows[: len(active)])
-                drawn = np.exp(logits - logits.max(-1, keepdims=True))
-                drawn /= drawn.sum(-1, keepdims=True)
-            for writer, masses, under in zip(active, drawn, plain, strict=True):
-                writer.write(masses, under)
-            active = [writer for writer in active if not writer.over]
-        return [writer.finished() for writer in writers]
-
-    def piece(self, text: Text, tokens: int) -> Checked:
+    def piece(self, text: Text, tokens: int) -> Self:
         """As `Extension.piece`."""
-        return Checked(self.target.piece(text, tokens))
+        return type(self)(self.target.piece(text, tokens))
 
-    def powered(self, alpha: float) -> Checked:
+    def powered(self, alpha: float) -> Self:
         """As `Extension.powered`."""
-        return Checked(self.target.powered(alpha))
+        return type(self)(self.target.powered(alpha))
 
     def encode(self, draw: tuple[Text, float]) -> Any:
         """A draw as JSON."""
@@ -84,6 +53,43 @@ class Checked(OfTarget):
     def sketch(self) -> str:
         """What identifies the distribution to a journal."""
         return f"Checked({self.target.sketch()})"
+
+
+class Checked(Rejected):
+    """Blocks of a language model."""
+
+    __slots__ = ()
+    target: Restricted
+
+    @property
+    def family(self) -> Hashable:
+        return Checked, self.target.family
+
+    def sample(self, key: Key) -> tuple[Text, float]:
+        return self.draw_many([key], [self])[0]
+
+    @staticmethod
+    def log_prob_many(dists: Sequence[Checked], values: Sequence[Any]) -> list[float]:
+        return Restricted.log_prob_many([dist.target for dist in dists], values)
+
+    @staticmethod
+    def draw_many(keys: Sequence[Key], dists: Sequence[Checked]) -> list[tuple[Text, float]]:
+        """The blocks, and for each log of its weight, nats. All go on together, token by token."""
+        one = dists[0].target
+        writers = [_Writer(dist.target, key) for dist, key in zip(dists, keys, strict=True)]
+        active = writers
+        while active:
+            rows = np.asarray(one.lm.engine.next_log_probs([writer.text for writer in active]))
+            plain = np.exp(rows[: len(active)], dtype=np.float32).astype(np.float64)
+            drawn = plain
+            if not one.options.plain:
+                logits = one.options.cut(rows[: len(active)])
+                drawn = np.exp(logits - logits.max(-1, keepdims=True))
+                drawn /= drawn.sum(-1, keepdims=True)
+            for writer, masses, under in zip(active, drawn, plain, strict=True):
+                writer.write(masses, under)
+            active = [writer for writer in active if not writer.over]
+        return [writer.finished() for writer in writers]
 
 
 class _Writer:

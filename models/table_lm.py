@@ -19,13 +19,12 @@ from typing import Any, Literal, overload
 import numpy as np
 import tokenizers
 
-from ppl import codec
 from ppl.distributions import Categorical
 from ppl.grammar.language import Language
 from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
-from ppl.models.checked import step
-from ppl.models.constrained import Constrained, OfTarget
+from ppl.models.checked import Rejected, step
+from ppl.models.constrained import Constrained
 from ppl.models.draw import Options
 from ppl.models.extension import missed
 from ppl.models.guide import Guide, vocabulary_of
@@ -345,16 +344,12 @@ class TableLocal(TableSteered):
         raise ValueError("resample_every: a locally constrained block has no weights to resample by")
 
 
-class TableChecked(OfTarget):
+class TableChecked(Rejected):
     """As `checked.Checked`; fewer tokens are checked beside, so that all that can happen can be listed."""
 
-    __slots__ = ("target",)
-    weighted = True
+    __slots__ = ()
     extra = 1
     target: TableRestricted
-
-    def __init__(self, target: TableRestricted) -> None:
-        self.target = target
 
     @property
     def family(self) -> Hashable:
@@ -369,32 +364,9 @@ class TableChecked(OfTarget):
             block, log_weight = (*block, token), log_weight + log_w
         return self._text(block), log_weight
 
-    def log_prob(self, value: Any) -> float:
-        return self.target.log_prob(value)
-
     def table(self) -> list[tuple[tuple[Text, float], float]]:
         """Every block that can be drawn, with every weight that it can have, and how probable that is."""
         return [((self._text(block), log_weight), p) for block, log_weight, p in self._blocks((), self.target.state)]
-
-    def piece(self, text: Text, tokens: int) -> TableChecked:
-        """As `Extension.piece`."""
-        return TableChecked(self.target.piece(text, tokens))
-
-    def powered(self, alpha: float) -> TableChecked:
-        """As `Extension.powered`."""
-        return TableChecked(self.target.powered(alpha))
-
-    def encode(self, draw: tuple[Text, float]) -> Any:
-        """A draw as JSON."""
-        return [self.target.encode(draw[0]), codec.encode(draw[1])]
-
-    def decode(self, data: Any) -> tuple[Text, float]:
-        """The draw that `encode` wrote."""
-        return self.target.decode(data[0]), codec.decode(data[1])
-
-    def sketch(self) -> str:
-        """What identifies the distribution to a journal."""
-        return f"Checked({self.target.sketch()})"
 
     def _blocks(self, block: Block, state: int) -> Iterator[tuple[Block, float, float]]:
         """All ways to go on: the block, log of the weight of what is added, its probability."""

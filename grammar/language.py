@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -13,6 +14,11 @@ class Language(Protocol):
     no text comes out: that costs draws, and changes no distribution. A language may have two methods more:
     `complete(state)`, whether a text may end there and no longer one begins with it, and `needs(state)`, a bound from
     below for the bytes from there to the end of a text.
+
+    A *weighted* language says how much a text counts, `log_weight(state)` of one that ends there, nats; those of a
+    plain language count 1. What it says on the way, `log_value(state)`, steers the draws and does not change what they
+    mean: it is at least the `log_weight` of every text that goes on from there and never rises, as the probability of
+    a prefix does. Without it nothing is known on the way, and no text may count more than 1.
     """
 
     def start(self) -> Any:
@@ -33,7 +39,7 @@ class Language(Protocol):
 
 
 class Meeting:
-    """What `&` with any other language means, for languages that are read byte by byte."""
+    """What `&` and `**` mean for languages that are read byte by byte."""
 
     def __and__(self: Any, other: Language) -> Meet:
         return Meet(self, other)
@@ -41,9 +47,12 @@ class Meeting:
     def __rand__(self: Any, other: Language) -> Meet:
         return Meet(other, self)
 
+    def __pow__(self: Any, beta: float) -> Tempered:
+        return Tempered(self, beta)
+
 
 class Meet(Meeting):
-    """The texts of two languages: what both of them can say."""
+    """The texts of two languages: what both of them can say. The weights of a text are multiplied."""
 
     def __init__(self, one: Language, other: Language) -> None:
         self.parts = one, other
@@ -74,11 +83,74 @@ class Meet(Meeting):
     def needs(self, state: Any) -> float:
         return max(needs(part, at) for part, at in zip(self.parts, state, strict=True))
 
+    def log_weight(self, state: Any) -> float:
+        return sum(log_weight(part, at) for part, at in zip(self.parts, state, strict=True))
+
+    def log_value(self, state: Any) -> float:
+        return sum(log_value(part, at) for part, at in zip(self.parts, state, strict=True))
+
     def __contains__(self, text: str | bytes) -> bool:
         return self.accepts(self.advance(self.start(), text.encode() if isinstance(text, str) else text))
 
     def __repr__(self) -> str:
         return f"{self.parts[0]!r} & {self.parts[1]!r}"
+
+
+class Tempered(Meeting):
+    """A weighted language whose weights are raised to a power.
+
+    Raises:
+        ValueError: the power is not positive and finite.
+    """
+
+    def __init__(self, language: Language, beta: float) -> None:
+        if not 0 < beta < math.inf:
+            raise ValueError(f"{language!r} ** {beta}: the power of a language is positive and finite")
+        self.language = language
+        self.beta = float(beta)
+
+    @property
+    def about(self) -> str:
+        return f"({getattr(self.language, 'about', self.language)}) ** {self.beta}"
+
+    def start(self) -> Any:
+        return self.language.start()
+
+    def advance(self, state: Any, data: bytes) -> Any:
+        return self.language.advance(state, data)
+
+    def accepts(self, state: Any) -> bool:
+        return self.language.accepts(state)
+
+    def is_dead(self, state: Any) -> bool:
+        return self.language.is_dead(state)
+
+    def complete(self, state: Any) -> bool:
+        return complete(self.language, state)
+
+    def needs(self, state: Any) -> float:
+        return needs(self.language, state)
+
+    def log_weight(self, state: Any) -> float:
+        return self.beta * log_weight(self.language, state)
+
+    def log_value(self, state: Any) -> float:
+        return self.beta * log_value(self.language, state)
+
+    def __repr__(self) -> str:
+        return f"{self.language!r} ** {self.beta:g}"
+
+
+def log_weight(language: Language, state: Any) -> float:
+    """Of a text that ends here, nats; -inf if none may."""
+    if not language.accepts(state):
+        return -math.inf
+    return language.log_weight(state) if hasattr(language, "log_weight") else 0.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def log_value(language: Language, state: Any) -> float:
+    """What is known on the way of the weight of a text that goes on from here, nats."""
+    return language.log_value(state) if hasattr(language, "log_value") else 0.0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def complete(language: Language, state: Any) -> bool:

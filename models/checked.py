@@ -15,11 +15,12 @@ from ppl.models.rejection import Urn, rejection
 from ppl.models.text import Text
 from ppl.source import Key
 
+ROUNDING = 1e-6  # by which a weight may rise, nats
 EXTRA = 4  # tokens that are checked beside, to know better what passes
 
 
 class Rejected(OfTarget):
-    """p(block) * 1[block is in the language]: properly weighted draws, not a proposal with a density.
+    """p(block) times its weight, 1 if it is in the language: properly weighted draws, not a proposal with a density.
 
     A token is drawn until one passes; the weight is an unbiased estimate of the probability that one does. So blocks
     are drawn as a mask would have them drawn, though only few tokens are checked.
@@ -118,7 +119,7 @@ class _Writer:
             self.log_model += float(np.log(plain[token]))
         data = self.text.data + np.int32(token).tobytes()
         self.text = Text(self.text.tokenizer, data, self.text, self.log_prob, len(data) >= self.target.lm.engine.full)
-        self.over = self.state >= self.target.guide.automaton.done or written + 1 == self.limit
+        self.over = self.target.guide.over(self.state) or written + 1 == self.limit
 
     def finished(self) -> tuple[Text, float]:
         """One link of all that was written, and log of the weight."""
@@ -129,19 +130,32 @@ class _Writer:
         return text, self.log_weight
 
 
-def step(source: Any, guide: Reader, state: int, left: int, extra: int) -> tuple[int, float, int]:
+def step(source: Any, guide: Reader, state: Any, left: int, extra: int) -> tuple[int, float, Any]:
     """One token, log of its weight, and the state behind it. `left` tokens may follow.
 
-    A token is drawn as probable as p(token) * psi behind it, its weight is the sum of these over psi. Where no token
-    passes it is token 0, of weight 0.
+    A token is drawn as probable as p(token) * psi behind it, its weight is the sum of these over psi, and over nothing
+    where the block is over: psi is its weight there. Where no token passes it is token 0, of weight 0.
+
+    Raises:
+        ValueError: what a language knows of its weight rises.
     """
-    behind: dict[int, int] = {}
+    if guide.over(state):  # a dead end that the text does not show: no token passed
+        return 0, -math.inf, guide.dead
+    behind: dict[int, Any] = {}
+    value = guide.value(state)
 
     def psi(token: int) -> float:
         behind[token] = guide.advance(state, token)
-        return math.exp(guide.ahead(behind[token], left))
+        log_psi = guide.ahead(behind[token], left)
+        if log_psi > value + ROUNDING:
+            raise ValueError(
+                f"{guide.grammar!r}: behind {guide.vocabulary.tokens[token]!r} its log_value or log_weight is "
+                f"{log_psi}, and {value} before: it must not rise; begin with the most that it can be"
+            )
+        return math.exp(min(log_psi - value, 0.0))
 
     token, total = rejection(source, psi, extra)
     if token is None:
-        return 0, -math.inf, guide.automaton.done + 1
-    return token, math.log(total) - guide.ahead(behind[token], left), behind[token]
+        return 0, -math.inf, guide.dead
+    over = left == 0 or guide.over(behind[token])
+    return token, math.log(total) + value - (0.0 if over else guide.ahead(behind[token], left)), behind[token]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Restricted(Extension):
-    """The measure p(block) * 1[block is in the language]: it can be scored, not drawn.
+    """The measure p(block) * 1[block is in the language], or times its weight: it can be scored, not drawn.
 
     A piece of a block may be any that can still come out right in the `horizon` tokens that are left.
     """
@@ -48,26 +48,39 @@ class Restricted(Extension):
     def drawn_by(self) -> Hashable:
         return self.lm.engine, self.options, self.guide, self.horizon
 
+    @staticmethod
+    def log_prob_many(dists: Sequence[Any], values: Sequence[Text]) -> list[float]:
+        """Nats, summed over the tokens of the block, and log of its weight."""
+        sums = Extension.log_prob_many(dists, values)
+        return [x + dist.log_weight(value) if x > -math.inf else x
+                for dist, value, x in zip(dists, values, sums, strict=True)]  # fmt: skip
+
     def can_write(self, value: Any) -> bool:
+        return self.log_weight(value) > -math.inf
+
+    def log_weight(self, value: Any) -> float:
+        """What the grammar says of a block, nats: -inf if it is none, 0 for a piece that can still become one."""
         if not isinstance(value, Text) or not value.data.startswith(self.text.data):
-            return False
+            return -math.inf
         block = np.frombuffer(value.data[len(self.text.data) :], "<i4").tolist()
         room = self.lm.engine.capacity - len(self.text)
         limit, state = min(self.max_tokens, room), self.state
         if not 1 <= len(block) <= limit:
-            return False
-        for position, token in enumerate(block):
+            return -math.inf
+        for token in block:
+            if self.guide.over(state):
+                return -math.inf
             state = self.guide.automaton.advance(state, token)
-            if state >= self.guide.automaton.done:
-                return state == self.guide.automaton.done and position == len(block) - 1 and self._passes(value)
-        left = min(self.horizon, room) - limit
-        return len(block) == limit and self.guide.ahead(state, left) > -math.inf and (left > 0 or self._passes(value))
-
-    def _passes(self, value: Text) -> bool:
-        return self.guide.passes(value.tokens[self.start :].tolist())
+        over, left = self.guide.over(state), min(self.horizon, room) - len(block)
+        ahead = self.guide.ahead(state, left)
+        if ahead == -math.inf or (not over and len(block) < limit):
+            return -math.inf
+        if not over and left > 0:
+            return 0.0
+        return ahead if self.guide.passes(value.tokens[self.start :].tolist()) else -math.inf
 
     def stopped(self, value: Text) -> bool:
-        return value.full or self._matched(value) >= self.guide.automaton.done
+        return value.full or self.guide.over(self._matched(value))
 
     def piece(self, text: Text, tokens: int) -> Restricted:
         return type(self)(self.lm, text, self.until, tokens, self.options, self.guide, self._matched(text),

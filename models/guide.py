@@ -59,6 +59,10 @@ class Guide:
         """log psi, nats: how probable it is, by a proxy of the model, that a block ends well in `left` more tokens."""
         return float(self._log_h[min(left, ROWS), state])
 
+    def over(self, state: int) -> bool:
+        """Whether a block has ended, well or not."""
+        return state >= self.automaton.done
+
     def check(self, max_tokens: int) -> None:
         """Raise `GrammarError` if there is no block of at most so many tokens."""
         if max_tokens < 1 or self.ahead(0, max_tokens) > -np.inf:
@@ -140,7 +144,7 @@ def teach(guide: Guide, lm: LanguageModel) -> None:
             texts = lm.engine.decode(texts, keys, guide.steered, 1, PLAIN, states, ROWS)()
             for i, text in enumerate(texts):
                 states[i] = automaton.advance(int(states[i]), int(text.tokens[-1]))
-                if states[i] >= automaton.done or text.full:  # begin again: as many rows, so that nothing is compiled
+                if guide.over(states[i]) or text.full:  # begin again: as many rows, so that nothing is compiled
                     texts[i], states[i] = starts[i], 0
         guide.learn(seen, visits)
 

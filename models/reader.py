@@ -10,15 +10,28 @@ from typing import Any
 import numpy as np
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
-from ppl.grammar.language import Language, complete, needs
+from ppl.grammar.language import Language, complete, log_value, log_weight, needs
 from ppl.grammar.vocabulary import Vocabulary
 
 LATE = math.log(1e-3)  # how much those are looked for that might not end in time, nats
-DONE, DEAD = 2**40, 2**40 + 1
+KEPT = 200_000  # states that are kept for the next time
+
+
+class Place:
+    """Where a block stands: in the language, in the stop, and where each token that was seen leads."""
+
+    __slots__ = ("at", "following", "log_weight", "matched")
+
+    def __init__(self, at: Any, matched: int) -> None:
+        self.at = at
+        self.matched = matched
+        self.following: dict[int, Place] = {}
+        self.log_weight: float | None = None
+        """Of a block that has ended here, nats; None while it goes on."""
 
 
 class Reader:
-    """Reads blocks token by token. States are numbers: `done` ends a block well, what is above it is dead.
+    """Reads blocks token by token.
 
     Raises:
         EmptyLanguageError: the language is dead from the start.
@@ -31,48 +44,60 @@ class Reader:
         start = grammar.start()
         if grammar.is_dead(start):
             raise EmptyLanguageError(f"{grammar!r} has no text: nothing can be written")
-        self.done = DONE
         self.longest = max(map(len, vocabulary.tokens), default=1)
         self._stops = stops
         self._finish = finish
-        self._states: list[tuple[Any, int]] = [(start, 0)]
-        self._numbers = {self._states[0]: 0}
-        self._following: list[dict[int, int]] = [{}]
+        self._start = Place(start, 0)
+        self._places: dict[tuple[Any, int], Place] = {}
+        self._ends: dict[float, Place] = {}
+        self.dead = self._end(-math.inf)
         self.automaton = self
 
-    def advance(self, state: int, token: int) -> int:
-        """The state behind one more token."""
-        if state >= DONE:
-            return DEAD
-        following = self._following[state]
-        if token not in following:
-            following[token] = self._read(*self._states[state], token)
-        return following[token]
+    def advance(self, state: Place | int, token: int) -> Place:
+        """The state behind one more token. 0 is the start."""
+        place = self._place(state)
+        if place.log_weight is not None:
+            return self.dead
+        if token not in place.following:
+            place.following[token] = self._read(place.at, place.matched, token)
+        return place.following[token]
 
-    def walk(self, state: int, tokens: Sequence[int]) -> int:
+    def walk(self, state: Place | int, tokens: Sequence[int]) -> Place:
         """The state behind some tokens."""
+        place = self._place(state)
         for token in tokens:
-            state = self.advance(state, token)
-        return state
+            place = self.advance(place, token)
+        return place
 
-    def ahead(self, state: int, left: int) -> float:
-        """log psi, nats: 0 where a block can end well in `left` more tokens of a byte each, -inf where it can't in any.
+    def over(self, state: Place | int) -> bool:
+        """Whether a block has ended, well or not."""
+        return self._place(state).log_weight is not None
 
-        It says nothing of how probable that is.
+    def ahead(self, state: Place | int, left: int) -> float:
+        """log psi, nats: what is known of the weight of a block with so many tokens left; its weight where it is over.
+
+        -inf where it can't end well in `left` more tokens, less where it may not be able to in tokens of a byte each.
+        How probable an end is to the model it does not say.
         """
-        if state >= DONE:
-            return 0.0 if state == DONE else -math.inf
-        at = self._states[state][0]
+        place = self._place(state)
+        if place.log_weight is not None:
+            return place.log_weight
         if left <= 0:
-            return 0.0 if self.grammar.accepts(at) else -math.inf
-        least = needs(self.grammar, at)
-        return 0.0 if least <= left else LATE if least <= left * self.longest else -math.inf
+            return log_weight(self.grammar, place.at)
+        least = needs(self.grammar, place.at)
+        if least > left * self.longest:
+            return -math.inf
+        return self.value(place) + (0.0 if least <= left else LATE)
+
+    def value(self, state: Place | int) -> float:
+        """As `ahead`, of the weight alone."""
+        return log_value(self.grammar, self._place(state).at)
 
     def check(self, max_tokens: int) -> None:
         """Raise `GrammarError` if it is plain that there is no block of at most so many tokens."""
         if max_tokens < 1 or self.ahead(0, max_tokens) > -math.inf:
             return
-        least = needs(self.grammar, self._states[0][0])
+        least = needs(self.grammar, self._start.at)
         raise GrammarError(f"{self.grammar!r} has no block for max_tokens={max_tokens}: the shortest text has "
                            f"{least:g} bytes, and no token has more than {self.longest}")  # fmt: skip
 
@@ -80,25 +105,33 @@ class Reader:
         """As `Guide.passes`: nothing is left to be checked."""
         return True
 
-    def _read(self, at: Any, matched: int, token: int) -> int:
+    def _place(self, state: Place | int) -> Place:
+        return state if isinstance(state, Place) else self._start
+
+    def _read(self, at: Any, matched: int, token: int) -> Place:
         grammar, tokens = self.grammar, self.vocabulary.tokens
         if token in self.vocabulary.eos:
-            return DONE if grammar.accepts(at) else DEAD
+            return self._end(log_weight(grammar, at))
         if token >= len(tokens) or not tokens[token]:
-            return DEAD
+            return self.dead
         at = grammar.advance(at, tokens[token])
         if grammar.is_dead(at):
-            return DEAD
+            return self.dead
         matched = int(self._stops[matched, token])
-        if matched == len(self._stops) - 1:
-            return DONE if grammar.accepts(at) else DEAD
-        if not self._finish and complete(grammar, at):
-            return DONE
-        if (at, matched) not in self._numbers:
-            self._numbers[at, matched] = len(self._states)
-            self._states.append((at, matched))
-            self._following.append({})
-        return self._numbers[at, matched]
+        if matched == len(self._stops) - 1 or (not self._finish and complete(grammar, at)):
+            return self._end(log_weight(grammar, at))
+        if len(self._places) >= KEPT:  # who stands somewhere keeps the place; the others are read again
+            self._places.clear()
+            self._start.following.clear()
+        return self._places.setdefault((at, matched), Place(at, matched))
+
+    def _end(self, log_weight: float) -> Place:
+        if log_weight not in self._ends:
+            if not log_weight < math.inf:  # nan too
+                raise ValueError(f"{self.grammar!r} has given a text the log weight {log_weight}: finite, or -inf")
+            self._ends[log_weight] = end = Place(None, 0)
+            end.log_weight = log_weight
+        return self._ends[log_weight]
 
     def __repr__(self) -> str:
         return f"Reader({self.name})"

@@ -262,19 +262,26 @@ class TableRestricted(TableExtension):
         if not isinstance(value, Text) or not value.data.startswith(self.text.data):
             return -math.inf
         block = self._block(value)
-        if not 1 <= len(block) <= self.max_tokens or self._ended(block[:-1]) or not self._right(block):
+        if not 1 <= len(block) <= self.max_tokens or self._ended(block[:-1]):
             return -math.inf
-        return sum(TableExtension._next(self, block[:at]).log_prob(token) for at, token in enumerate(block))
+        log_weight = self._log_weight(block)
+        if log_weight == -math.inf:
+            return log_weight
+        return log_weight + sum(TableExtension._next(self, block[:i]).log_prob(token) for i, token in enumerate(block))
 
     def table(self) -> list[tuple[Text, float]]:
-        """Every block of the language, with its probability under the model: they sum to the evidence."""
-        return [(self._text(block, math.log(p)), p) for block, p in self._blocks((), 1.0) if self._right(block)]
+        """Every block of the language, with its probability under the model times its weight: the evidence in all."""
+        return [
+            (self._text(block, math.log(p)), p * weight)
+            for block, p in self._blocks((), 1.0)
+            if (weight := math.exp(self._log_weight(block)))
+        ]
 
     def powered(self, alpha: float) -> TableRestricted:
         return self._like(self.text, self.max_tokens, self.options.powered(alpha), self.state, self.horizon)
 
     def stopped(self, value: Text) -> bool:
-        return self._matched(self._block(value)) >= self.guide.automaton.done
+        return self.guide.over(self._matched(self._block(value)))
 
     def piece(self, text: Text, tokens: int) -> TableRestricted:
         block = self._block(text)
@@ -294,15 +301,15 @@ class TableRestricted(TableExtension):
         return self.guide.walk(self.state, block)
 
     def _ended(self, block: Block) -> bool:
-        return bool(block) and (self._matched(block) >= self.guide.automaton.done or len(block) >= self.max_tokens)
+        return bool(block) and (self.guide.over(self._matched(block)) or len(block) >= self.max_tokens)
 
-    def _right(self, block: Block) -> bool:
-        """Whether this is a whole block, or a piece that can become one."""
+    def _log_weight(self, block: Block) -> float:
+        """As `constrained.Restricted.log_weight`."""
         state, left = self._matched(block), self.horizon - len(block)
-        if self.guide.ahead(state, left) == -math.inf:
-            return False
-        over = state >= self.guide.automaton.done or left == 0
-        return not over or self.guide.passes([*self.text.tokens[self.start :].tolist(), *block])
+        ahead = self.guide.ahead(state, left)
+        if ahead > -math.inf and left > 0 and not self.guide.over(state):
+            return 0.0
+        return ahead if self.guide.passes([*self.text.tokens[self.start :].tolist(), *block]) else -math.inf
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, grammar={self.guide.name})"

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ppl.grammar import EmptyLanguageError, GrammarError, Regular, UnsupportedSchemaError, json_schema
+from ppl.grammar import EmptyLanguageError, GrammarError, UnsupportedSchemaError, json_schema
 
 Accepts = Callable[[str], bool]
 
 
 def ours(schema: Any) -> Accepts | None:
     try:
-        language: Regular = json_schema(schema, closed=False, depth=3)
+        language = json_schema(schema, closed=False, depth=3)
     except EmptyLanguageError:
         return lambda _: False
     except (UnsupportedSchemaError, GrammarError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -89,8 +90,15 @@ class Meet(Meeting):
     def log_value(self, state: Any) -> float:
         return sum(log_value(part, at) for part, at in zip(self.parts, state, strict=True))
 
+    @property
+    def check(self) -> Callable[[str], bool] | None:
+        """What finished texts must pass beside."""
+        checks = [one for part in self.parts if (one := check(part)) is not None]
+        return (lambda text: all(one(text) for one in checks)) if checks else None
+
     def __contains__(self, text: str | bytes) -> bool:
-        return self.accepts(self.advance(self.start(), text.encode() if isinstance(text, str) else text))
+        data = text.encode() if isinstance(text, str) else text
+        return self.accepts(self.advance(self.start(), data)) and (self.check is None or self.check(data.decode()))
 
     def __repr__(self) -> str:
         return f"{self.parts[0]!r} & {self.parts[1]!r}"
@@ -131,6 +139,10 @@ class Tempered(Meeting):
     def needs(self, state: Any) -> float:
         return needs(self.language, state)
 
+    @property
+    def check(self) -> Callable[[str], bool] | None:
+        return check(self.language)
+
     def log_weight(self, state: Any) -> float:
         return self.beta * log_weight(self.language, state)
 
@@ -151,6 +163,11 @@ def log_weight(language: Language, state: Any) -> float:
 def log_value(language: Language, state: Any) -> float:
     """What is known on the way of the weight of a text that goes on from here, nats."""
     return language.log_value(state) if hasattr(language, "log_value") else 0.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check(language: Language) -> Callable[[str], bool] | None:
+    """What finished texts must pass beside, if anything."""
+    return getattr(language, "check", None)
 
 
 def complete(language: Language, state: Any) -> bool:

@@ -6,6 +6,8 @@ schema names properties and does not say what others may be, there are none, unl
 any value at all, arrays and objects are nested to `depth`. So some valid texts are left out, by choice; no
 invalid one is let in: what cannot be said exactly is refused (`UnsupportedSchemaError`) with its JSON pointer.
 
+A schema that holds itself, and any value at all with `depth=None`, is no regular language: it becomes a `Nested` one.
+
 A schema is worked out as a set of values for each type, in `Values`: conjunctions of arrays and of objects are merged
 part by part, before anything is written as text.
 """
@@ -14,17 +16,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product
 from typing import Any, Literal
 
 from ppl.grammar import json_text
-from ppl.grammar.errors import EmptyLanguageError, GrammarError, RegexError, UnsupportedSchemaError
+from ppl.grammar.dfa import DFA
+from ppl.grammar.errors import EmptyLanguageError, GrammarError, RegexError, TooLargeError, UnsupportedSchemaError
 from ppl.grammar.formats import FORMATS
+from ppl.grammar.nested import CALL, Nested, call
 from ppl.grammar.nfa import NFA, Part
 from ppl.grammar.regular import MAX_STATES, Regular, choice, everything, regex
+from ppl.grammar.values import NONE, Array, Object, Values, anything, both, constant, searched
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 SAYS_NOTHING = {
@@ -33,133 +38,20 @@ SAYS_NOTHING = {
 }  # fmt: skip
 WHOLE = regex("0|-?[1-9][0-9]*")  # how they are written where no others are allowed
 WORDS = {"null": choice(["null"]), "boolean": choice(["true", "false"])}
-NONE = regex("[^\\s\\S]")
-
-
-@dataclass(frozen=True)
-class Array:
-    """Arrays: the first items, those behind them, how many, and what some item must be."""
-
-    first: tuple[Values, ...] = ()
-    rest: Values | None = None
-    """None: anything."""
-    least: int = 0
-    most: int | None = None
-    some: tuple[Values, ...] = ()
-
-    def __and__(self, other: Array) -> Array:
-        longest = max(len(self.first), len(other.first))
-        mosts = [most for most in (self.most, other.most) if most is not None]
-        return Array(
-            tuple(_both(self.item(i), other.item(i)) for i in range(longest)), _meet(self.rest, other.rest),
-            max(self.least, other.least), min(mosts, default=None), self.some + other.some,
-        )  # fmt: skip
-
-    def item(self, i: int) -> Values | None:
-        return self.first[i] if i < len(self.first) else self.rest
-
-
-@dataclass(frozen=True)
-class Object:
-    """Objects: the properties that are named, in order, which must be there, what others may be, and how many."""
-
-    named: Mapping[str, Values] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
-    others: Values | None = None
-    """None: nothing is said of them, and none are written."""
-    patterns: tuple[tuple[str, Values], ...] = ()
-    names: Regular | None = None
-    least: int = 0
-    most: int | None = None
-
-    def __and__(self, other: Object) -> Object:
-        keys = list(dict.fromkeys([*self.named, *other.named]))
-        named = {key: _both(self.value(key), other.value(key)) for key in keys}
-        mosts = [most for most in (self.most, other.most) if most is not None]
-        names = self.names if other.names is None else other.names if self.names is None else self.names & other.names
-        if (self.patterns or other.patterns) and (self.others or other.others) and self.patterns != other.patterns:
-            raise GrammarError("additionalProperties beside different patternProperties in allOf")
-        return Object(named, tuple(dict.fromkeys(self.required + other.required)), _meet(self.others, other.others),
-                      tuple(dict.fromkeys(self.patterns + other.patterns)), names, max(self.least, other.least),
-                      min(mosts, default=None))  # fmt: skip
-
-    def value(self, key: str) -> Values | None:
-        """What the property may be; None: anything."""
-        found = [values for pattern, values in self.patterns if key in _search(pattern)]
-        if key in self.named:
-            found.append(self.named[key])
-        elif not found and self.others is not None:
-            found.append(self.others)
-        return reduce(_both, found) if found else None
-
-
-@dataclass(frozen=True)
-class Values:
-    """A set of JSON values: texts of numbers, contents of strings, and alternatives of arrays and of objects."""
-
-    words: frozenset[str] = frozenset()
-    """Of "null", "true", "false"."""
-    number: Regular = NONE
-    string: Regular = NONE
-    array: tuple[Array, ...] = ()
-    object: tuple[Object, ...] = ()
-
-    def __or__(self, other: Values) -> Values:
-        return Values(self.words | other.words, self.number | other.number, self.string | other.string,
-                      self.array + other.array, self.object + other.object)  # fmt: skip
-
-    def __and__(self, other: Values) -> Values:
-        return Values(
-            self.words & other.words, self.number & other.number, self.string & other.string,
-            tuple(a & b for a, b in product(self.array, other.array)),
-            tuple(a & b for a, b in product(self.object, other.object)),
-        )  # fmt: skip
-
-    def without(self, other: Values) -> Values | None:
-        """What is not in `other`; None if that cannot be said, of arrays or objects of which some are."""
-        parts = []
-        for mine, theirs in ((self.array, other.array), (self.object, other.object)):
-            some = [one for one in theirs if one not in (Array(), Object())]
-            if mine and theirs and some and len(some) == len(theirs):
-                return None
-            parts.append(() if theirs and len(some) < len(theirs) else mine)
-        return Values(self.words - other.words, self.number - other.number, self.string - other.string, *parts)
-
-    @property
-    def scalar(self) -> bool:
-        return not self.array and not self.object
-
-
-@lru_cache(1)
-def anything() -> Values:
-    return Values(frozenset(["null", "true", "false"]), json_text.numbers(), everything(), (Array(),), (Object(),))
-
-
-def _both(a: Values | None, b: Values | None) -> Values:
-    return anything() if (met := _meet(a, b)) is None else met
-
-
-def _meet(a: Values | None, b: Values | None) -> Values | None:
-    return b if a is None else a if b is None else a & b
-
-
-@lru_cache(100)
-def _search(pattern: str) -> Regular:
-    """Strings in which the pattern is found."""
-    return regex(f"(?s:.*)(?:{pattern})(?s:.*)")
 
 
 def json_schema(
-    schema: Any, *, closed: bool = True, on_unsupported: Literal["error", "superset"] = "error", depth: int = 2,
-    max_states: int = MAX_STATES,
-) -> Regular:  # fmt: skip
+    schema: Any, *, closed: bool = True, on_unsupported: Literal["error", "superset"] = "error",
+    depth: int | None = 2, max_states: int = MAX_STATES,
+) -> Regular | Nested:  # fmt: skip
     """The texts of the values that a JSON schema allows: see the module for how they are written.
 
     `schema` is a dictionary, its JSON, true or false; or a type: a pydantic model, dataclass, TypedDict, Enum, Literal,
     `list[int]`, ... `closed` and `depth`: see the module. `pattern`
     is as `re.search` finds it; `format` is a constraint. With `on_unsupported="superset"`
     what is not implemented is left out, and every text that is written is checked by `jsonschema` at its end: one that
-    is not valid has weight 0.
+    is not valid has weight 0. A recursive schema, or one of any value to any depth (`depth=None`), is a language for
+    the host: it is checked while it is written, as a `cfg` is.
 
     Raises:
         UnsupportedSchemaError: it says what is not implemented; it has the JSON pointer.
@@ -170,11 +62,17 @@ def json_schema(
     schema = _as_schema(schema)
     reader = _Reader(schema, on_unsupported == "superset", closed)
     values = reader.read(schema, "")
-    language = _Writer(depth, max_states, closed).text(values)
-    if language.empty:
-        raise EmptyLanguageError(f"no value is valid by the schema {json.dumps(schema)[:100]}")
-    about = schema.get("title", "JSON schema") if isinstance(schema, dict) else "JSON"
-    out = Regular(language.dfa, str(about), max_states)
+    writer = _Writer(depth, max_states, closed)
+    language, about = writer.text(values), schema.get("title", "JSON schema") if isinstance(schema, dict) else "JSON"
+    bodies = writer.bodies(reader.definition)
+    try:
+        if language.empty:
+            raise EmptyLanguageError("no value is valid")
+        out: Regular | Nested = Regular(language.dfa, str(about), max_states)
+        if bodies:
+            out = Nested([language.dfa, *bodies], writer.called, str(about))
+    except EmptyLanguageError as error:
+        raise EmptyLanguageError(f"{error}, by the schema {json.dumps(schema)[:100]}") from None
     if reader.left_out:
         out.check = _checker(schema)
     return out
@@ -220,6 +118,7 @@ class _Reader:
         self.superset = superset
         self.left_out: list[str] = []
         self.open: list[str] = []
+        self._recursive: dict[str, bool] = {}
 
     def refuse(self, at: str, what: str) -> Values:
         """What stands for a keyword that is not implemented."""
@@ -245,6 +144,11 @@ class _Reader:
 
     def _met(self, a: Values, b: Values, at: str) -> Values:
         try:
+            for one, other in ((a, b), (b, a)):  # what is asked of a definition beside it: once more by what it says
+                if len(one.calls) == 1 and not one.words and one.calls.isdisjoint(self.open) and (
+                    other not in (one, anything(), Values())
+                ):  # fmt: skip
+                    return self._met(self.definition(*one.calls), other, at)
             return a & b
         except UnsupportedSchemaError:
             raise
@@ -310,7 +214,7 @@ class _Reader:
 
     def _pattern(self, pattern: str, at: str) -> Regular:
         try:
-            return _search(pattern)
+            return searched(pattern)
         except RegexError as error:
             self.refuse(at, f"the pattern {pattern!r}: {error}")
             return everything()
@@ -354,17 +258,17 @@ class _Reader:
             least, most = min(least, 1), None
         plain = Object({}, tuple(dict.fromkeys(schema.get("required", ()))), others, patterns, names, least, most)
         beside = replace(plain, others=None)
-        out = (replace(plain, named={key: _both(values, beside.value(key)) for key, values in named.items()}),)
+        out = (replace(plain, named={key: both(values, beside.value(key)) for key, values in named.items()}),)
         for key, needs in schema.get("dependentRequired", {}).items():
             either = Object({key: Values()}), Object({}, tuple(dict.fromkeys([*needs, key])))
             out = tuple(a & b for a in out for b in either)
         return out
 
     def _enum(self, values: Sequence[Any], at: str, schema: Any) -> Values:
-        return reduce(Values.__or__, map(_constant, values), Values())
+        return reduce(Values.__or__, map(constant, values), Values())
 
     def _const(self, value: Any, at: str, schema: Any) -> Values:
-        return _constant(value)
+        return constant(value)
 
     def _allOf(self, schemas: Sequence[Any], at: str, schema: Any) -> Values:  # noqa: N802
         out = anything()
@@ -381,10 +285,10 @@ class _Reader:
             for j, other in enumerate(branches):
                 if i == j:
                     continue
-                apart = _apart(one, other)
-                left = replace(one, array=(), object=()).without(replace(other, array=(), object=()))
+                apart = _apart(one, other) and self._called_apart(one, other)
+                left = _scalars(one).without(_scalars(other))
                 assert left is not None
-                one = replace(left, array=one.array, object=one.object)
+                one = replace(left, array=one.array, object=one.object, calls=one.calls)
                 if not apart:
                     self.refuse(at, f"branches {i} and {j} can both hold of one array or object, as far as one can "
                                     "see: say anyOf, or give each a property with a const of its own")  # fmt: skip
@@ -407,18 +311,76 @@ class _Reader:
     def _ref(self, ref: str, at: str, schema: Any) -> Values:
         if not ref.startswith("#") or "$" in ref.replace("$defs", ""):
             return self.refuse(at, f"only references within the schema are implemented, not {ref!r}")
-        if ref in self.open:
-            return self.refuse(at, f"{ref!r} is recursive, and no regular language is")
+        if self._target(ref) is None:
+            raise UnsupportedSchemaError(f"{at}: {ref!r} leads nowhere", at)
+        return Values(calls=frozenset([ref])) if self._is_recursive(ref) else self.definition(ref)
+
+    def definition(self, ref: str) -> Values:
+        """What a reference within the schema means; "" is any value."""
+        if not ref:
+            return anything()
+        self.open.append(ref)
+        out = self.read(self._target(ref), ref.removeprefix("#"))
+        self.open.pop()
+        return out
+
+    def _target(self, ref: str) -> Any:
         target = self.root
         for part in ref.removeprefix("#").split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")
-            target = target[int(part)] if isinstance(target, list) else target.get(part) if target else None
-        if target is None:
-            raise UnsupportedSchemaError(f"{at}: {ref!r} leads nowhere", at)
-        self.open.append(ref)
-        out = self.read(target, ref.removeprefix("#"))
-        self.open.pop()
+            if isinstance(target, list):
+                target = target[int(part)] if part.isdigit() and int(part) < len(target) else None
+            else:
+                target = target.get(part) if isinstance(target, dict) else None
+        return target
+
+    def _is_recursive(self, ref: str) -> bool:
+        """Whether a definition holds itself."""
+        if ref not in self._recursive:
+            seen, todo = set[str](), _references(self._target(ref))
+            while todo:
+                if (one := todo.pop()) not in seen:
+                    seen.add(one)
+                    todo += _references(self._target(one))
+            self._recursive[ref] = ref in seen
+        return self._recursive[ref]
+
+    def _called_apart(self, a: Values, b: Values) -> bool:
+        """Whether no value is in both for what they call, as far as their types say."""
+        return all(
+            self._kinds(replace(Values(), calls=one.calls)).isdisjoint(self._kinds(other))
+            for one, other in ((a, b), (b, a))
+        )
+
+    def _kinds(self, values: Values) -> set[str]:
+        """Types that values may have."""
+        there = {"array": values.array, "object": values.object, "number": not values.number.empty,
+                 "string": not values.string.empty, "null": values.words - {"true", "false"},
+                 "boolean": values.words - {"null"}}  # fmt: skip
+        out = {kind for kind, some in there.items() if some}
+        for ref in values.calls:
+            target = self._target(ref)
+            given = target.get("type", list(TYPES)) if isinstance(target, dict) else list(TYPES)
+            out |= {"number" if kind == "integer" else kind for kind in ([given] if isinstance(given, str) else given)}
         return out
+
+
+def _scalars(values: Values) -> Values:
+    return replace(values, array=(), object=(), calls=frozenset())
+
+
+def _references(schema: Any) -> list[str]:
+    """All that a schema refers to within the document."""
+    out, todo = list[str](), [schema]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            if isinstance(ref := one.get("$ref"), str) and ref.startswith("#"):
+                out.append(ref)
+            todo += [part for key, part in one.items() if key not in ("$defs", "definitions", "const", "enum")]
+        elif isinstance(one, list):
+            todo += one
+    return out
 
 
 _BOUNDS: dict[str, Callable[[Decimal], Regular]] = {
@@ -437,20 +399,6 @@ _WITH_TYPES = {
 
 def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
-
-
-def _constant(value: Any) -> Values:
-    """One value."""
-    if value is None or isinstance(value, bool):
-        return Values(frozenset([json.dumps(value)]))
-    if isinstance(value, str):
-        return Values(string=choice([value]))
-    if isinstance(value, list):
-        return Values(array=(Array(tuple(map(_constant, value)), Values(), len(value), len(value)),))
-    if isinstance(value, dict):
-        named = {key: _constant(one) for key, one in value.items()}
-        return Values(object=(Object(named, tuple(value), Values()),))
-    return Values(number=json_text.scalar(value))
 
 
 def _apart(a: Values, b: Values) -> bool:
@@ -476,14 +424,31 @@ def _distinct(a: Values, b: Values) -> bool:
 class _Writer:
     """From values to texts."""
 
-    def __init__(self, depth: int, max_states: int, closed: bool) -> None:
+    def __init__(self, depth: int | None, max_states: int, closed: bool) -> None:
         self.depth = depth
         self.closed = closed
         self.max_states = max_states
         self._known: dict[tuple[int, int], tuple[Values, Regular]] = {}
+        self.called: list[str] = []
+
+    def bodies(self, definition: Callable[[str], Values]) -> list[DFA]:
+        """What has been called, and what that calls in turn: automata in the order of their numbers, from 1 on."""
+        out: list[DFA] = []
+        for ref in self.called:  # which grows meanwhile
+            out.append(self._text(definition(ref), 0).dfa)
+        return out
+
+    def _call(self, ref: str) -> bytes:
+        if ref not in self.called:
+            self.called.append(ref)
+        if len(self.called) >= CALL:
+            raise TooLargeError(f"more than {CALL - 1} definitions that hold themselves")
+        return call(1 + self.called.index(ref))
 
     def text(self, values: Values, level: int = 0) -> Regular:
         """The texts of some values, `level` levels within what may be anything."""
+        if self.depth is None and values is anything():
+            values = Values(calls=frozenset([""]))
         key = id(values), level
         if key not in self._known:
             self._known[key] = values, self._text(values, level)
@@ -495,8 +460,9 @@ class _Writer:
         whole = (values.number - json_text.integers()).empty
         parts.append(nfa.embedded((values.number & WHOLE if whole else values.number).dfa))
         parts.append(nfa.embedded(json_text.string(values.string).dfa))
+        parts += [nfa.literal(self._call(ref)) for ref in sorted(values.calls)]
         below = level + 1 if values is anything() else 0
-        if below <= self.depth:
+        if self.depth is None or below <= self.depth:
             parts += [self.array(nfa, one, below) for one in values.array]
             parts += [self.object(nfa, one, below) for one in values.object]
         return Regular(nfa.determined(nfa.either(parts)), "JSON", self.max_states)
@@ -522,7 +488,7 @@ class _Writer:
             """Items that are among the `some` of the mask."""
             i = min(i, len(array.first))
             if (i, mask) not in texts:
-                values = _both(array.item(i), None)
+                values = both(array.item(i), None)
                 for bit, one in enumerate(some):
                     if mask >> bit & 1:
                         values &= one
@@ -595,7 +561,7 @@ class _Writer:
         for chosen in product([True, False], repeat=len(obj.patterns)):
             names, values = rest, list[Values]()
             for (pattern, value), inside in zip(obj.patterns, chosen, strict=True):
-                names = names & _search(pattern) if inside else names - _search(pattern)
+                names = names & searched(pattern) if inside else names - searched(pattern)
                 values += [value] if inside else []
             if values:
                 out.append((json_text.string(names), reduce(Values.__and__, values)))

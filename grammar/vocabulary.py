@@ -26,6 +26,10 @@ class Vocabulary:
         """One token for each byte, and one, 256, that ends a text."""
         return cls([*(bytes([byte]) for byte in range(256)), b""], [256])
 
+    def text(self, block: Iterable[int]) -> str:
+        """What some tokens write."""
+        return b"".join([self.tokens[token] for token in block if token < len(self.tokens)]).decode()
+
     @cached_property
     def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The tokens that write something: their ids, all their bytes, and where each begins, with the end."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ppl import codec
+from ppl.grammar.language import check
 from ppl.models.constrained import OfTarget, Restricted
 from ppl.models.reader import Reader
 from ppl.models.rejection import Urn, rejection
@@ -34,6 +35,12 @@ class Rejected(OfTarget):
 
     def log_prob(self, value: Any) -> float:
         return self.target.log_prob(value)
+
+    def passed(self, text: Text, log_weight: float) -> float:
+        """The weight of a draw, where finished texts are checked once more."""
+        if check(self.target.guide.grammar) is None or self.target.can_write(text):
+            return log_weight
+        return -math.inf
 
     def piece(self, text: Text, tokens: int) -> Self:
         """As `Extension.piece`."""
@@ -90,7 +97,8 @@ class Checked(Rejected):
             for writer, masses, under in zip(active, drawn, plain, strict=True):
                 writer.write(masses, under)
             active = [writer for writer in active if not writer.over]
-        return [writer.finished() for writer in writers]
+        finished = [writer.finished() for writer in writers]
+        return [(text, dist.passed(text, w)) for dist, (text, w) in zip(dists, finished, strict=True)]
 
 
 class _Writer:

@@ -92,10 +92,7 @@ class Guide:
 
     def passes(self, block: Sequence[int]) -> bool:
         """Whether a whole block passes the check of the grammar, if it has one."""
-        if self.grammar.check is None:
-            return True
-        tokens = self.vocabulary.tokens
-        return self.grammar.check(b"".join([tokens[token] for token in block if token < len(tokens)]).decode())
+        return self.grammar.check is None or self.grammar.check(self.vocabulary.text(block))
 
     def walk(self, state: int, tokens: Sequence[int]) -> int:
         """The state behind some tokens."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
-from ppl.grammar.language import Language, complete, log_value, log_weight, needs
+from ppl.grammar.language import Language, check, complete, log_value, log_weight, needs
 from ppl.grammar.vocabulary import Vocabulary
 
 LATE = math.log(1e-3)  # how much those are looked for that might not end in time, nats
@@ -102,8 +102,9 @@ class Reader:
                            f"{least:g} bytes, and no token has more than {self.longest}")  # fmt: skip
 
     def passes(self, block: Sequence[int]) -> bool:
-        """As `Guide.passes`: nothing is left to be checked."""
-        return True
+        """As `Guide.passes`."""
+        last = check(self.grammar)
+        return last is None or last(self.vocabulary.text(block))
 
     def _place(self, state: Place | int) -> Place:
         return state if isinstance(state, Place) else self._start

@@ -369,11 +369,12 @@ class TableChecked(Rejected):
             urn = Urn(self._masses(block), key.fold(str(len(block))))
             token, log_w, state = self._step(urn, block, state)
             block, log_weight = (*block, token), log_weight + log_w
-        return self._text(block), log_weight
+        return (text := self._text(block)), self.passed(text, log_weight)
 
     def table(self) -> list[tuple[tuple[Text, float], float]]:
         """Every block that can be drawn, with every weight that it can have, and how probable that is."""
-        return [((self._text(block), log_weight), p) for block, log_weight, p in self._blocks((), self.target.state)]
+        return [((text := self._text(block), self.passed(text, log_weight)), p)
+                for block, log_weight, p in self._blocks((), self.target.state)]  # fmt: skip
 
     def _blocks(self, block: Block, state: int) -> Iterator[tuple[Block, float, float]]:
         """All ways to go on: the block, log of the weight of what is added, its probability."""

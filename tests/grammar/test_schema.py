@@ -109,6 +109,7 @@ def test_what_is_written_is_valid(schema: Any, right: list[Any], wrong: list[Any
             text = json.dumps(value, ensure_ascii=False)
             assert text not in language or (not closed and valid(schema, value)), value
         for _ in range(60):
+            assert isinstance(language, Regular)
             text = walk(language, rng)
             assert text in language and valid(schema, json.loads(text)), text
 
@@ -143,9 +144,6 @@ def test_strings_have_one_text(value: str) -> None:
         ({"properties": {"a/b": {"type": "string", "format": "iri"}}}, "/properties/a~1b/format", "'iri' is none"),
         ({"type": "string", "pattern": "a(?=b)"}, "/pattern", "look-ahead"),
         ({"type": "number", "multipleOf": 0.1}, "/multipleOf", "whole numbers"),
-        ({"$ref": "#"}, "/$ref", "recursive"),
-        ({"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"},
-         "/$defs/t/items/$ref", "recursive"),
         ({"$ref": "http://example.com/x"}, "/$ref", "within the schema"),
         ({"not": {"type": "object", "required": ["a"]}}, "/not", "'not' of some"),
         ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, "/oneOf", "anyOf"),
@@ -210,7 +208,7 @@ def test_supersets_are_checked_at_the_end() -> None:
     """Also in a program: what is not valid has weight 0, and the evidence is that of what is."""
     schema = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 2}, "minItems": 2, "maxItems": 2,
               "uniqueItems": True}  # fmt: skip
-    language = json_schema(schema, on_unsupported="superset")
+    language: Any = json_schema(schema, on_unsupported="superset")
     assert "[1, 2]" in language and "[1, 1]" not in language and language.check is not None
     met = language & regex(r"\[1.*")
     assert "[1, 2]" in met and "[1, 1]" not in met and "[2, 1]" not in met
@@ -231,5 +229,5 @@ def test_supersets_are_checked_at_the_end() -> None:
 
 
 def test_thirty_optional_properties_are_no_trouble() -> None:
-    language = json_schema({"type": "object", "properties": {f"k{i}": {"type": "integer"} for i in range(30)}})
+    language: Any = json_schema({"type": "object", "properties": {f"k{i}": {"type": "integer"} for i in range(30)}})
     assert language.dfa.size < 500 and '{"k3": 1, "k29": -2}' in language and '{"k3": 1, "k2": 2}' not in language

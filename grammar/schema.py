@@ -1,10 +1,11 @@
 """JSON schemas (draft 2020-12) as regular languages, from the schema itself: what is written is always valid.
 
 The texts are those that `json.dumps(value, ensure_ascii=False)` writes, with the properties of an object in the order
-of the schema; and numbers like 1.50, but none with an exponent, nor 1.0 where only whole ones are allowed. Where a
-schema names properties and does not say what others may be, there are none, unless `closed=False`. Where it asks for
-any value at all, arrays and objects are nested to `depth`. So some valid texts are left out, by choice; no
-invalid one is let in: what cannot be said exactly is refused (`UnsupportedSchemaError`) with its JSON pointer.
+of the schema; and numbers like 1.50, but none with an exponent, nor 1.0 where only whole ones are allowed, unless the
+schema itself writes it. Where a schema names properties and does not say what others may be, there are none, unless
+`closed=False`. Where it asks for any value at all, arrays and objects are nested to `depth`. So some valid texts are
+left out, by choice; no invalid one is let in: what cannot be said exactly is refused (`UnsupportedSchemaError`) with
+its JSON pointer.
 
 A schema that holds itself, and any value at all with `depth=None`, is no regular language: it becomes a `Nested` one.
 
@@ -15,7 +16,7 @@ part by part, before anything is written as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import reduce
@@ -311,6 +312,8 @@ class _Reader:
     def _ref(self, ref: str, at: str, schema: Any) -> Values:
         if not ref.startswith("#") or "$" in ref.replace("$defs", ""):
             return self.refuse(at, f"only references within the schema are implemented, not {ref!r}")
+        if any(isinstance(one.get("$id"), str) for one in _parts(self.root) if one is not self.root):
+            return self.refuse(at, f"what {ref!r} refers to where a part of the schema has an $id is not implemented")
         if self._target(ref) is None:
             raise UnsupportedSchemaError(f"{at}: {ref!r} leads nowhere", at)
         return Values(calls=frozenset([ref])) if self._is_recursive(ref) else self.definition(ref)
@@ -325,8 +328,11 @@ class _Reader:
         return out
 
     def _target(self, ref: str) -> Any:
-        target = self.root
-        for part in ref.removeprefix("#").split("/")[1:]:
+        target, (anchor, *path) = self.root, ref.removeprefix("#").split("/")
+        if anchor:
+            named = [one for one in _parts(self.root) if anchor in (one.get("$anchor"), one.get("$dynamicAnchor"))]
+            target = named[0] if len(named) == 1 else None
+        for part in path:
             part = part.replace("~1", "/").replace("~0", "~")
             if isinstance(target, list):
                 target = target[int(part)] if part.isdigit() and int(part) < len(target) else None
@@ -371,16 +377,20 @@ def _scalars(values: Values) -> Values:
 
 def _references(schema: Any) -> list[str]:
     """All that a schema refers to within the document."""
-    out, todo = list[str](), [schema]
+    parts = _parts(schema, ("$defs", "definitions"))
+    return [ref for one in parts if isinstance(ref := one.get("$ref"), str) and ref.startswith("#")]
+
+
+def _parts(schema: Any, without: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """All objects in a schema, values that are compared with left out."""
+    todo = [schema]
     while todo:
         one = todo.pop()
         if isinstance(one, dict):
-            if isinstance(ref := one.get("$ref"), str) and ref.startswith("#"):
-                out.append(ref)
-            todo += [part for key, part in one.items() if key not in ("$defs", "definitions", "const", "enum")]
+            yield one
+            todo += [part for key, part in one.items() if key not in ("const", "enum", *without)]
         elif isinstance(one, list):
             todo += one
-    return out
 
 
 _BOUNDS: dict[str, Callable[[Decimal], Regular]] = {
@@ -458,7 +468,8 @@ class _Writer:
         nfa = NFA(self.max_states)
         parts = [nfa.literal(word.encode()) for word in sorted(values.words)]
         whole = (values.number - json_text.integers()).empty
-        parts.append(nfa.embedded((values.number & WHOLE if whole else values.number).dfa))
+        number = values.number & (WHOLE | choice(sorted(values.spelled)) if values.spelled else WHOLE)
+        parts.append(nfa.embedded((number if whole else values.number).dfa))
         parts.append(nfa.embedded(json_text.string(values.string).dfa))
         parts += [nfa.literal(self._call(ref)) for ref in sorted(values.calls)]
         below = level + 1 if values is anything() else 0

@@ -77,7 +77,8 @@ class Object:
 class Values:
     """A set of JSON values: texts of numbers, contents of strings, and alternatives of arrays and of objects.
 
-    `calls` are definitions whose values are in it too: those that hold themselves.
+    `calls` are definitions whose values are in it too: those that hold themselves. `spelled` are ways to write numbers
+    of it that a schema itself uses, like -2.0.
     """
 
     words: frozenset[str] = frozenset()
@@ -87,10 +88,12 @@ class Values:
     array: tuple[Array, ...] = ()
     object: tuple[Object, ...] = ()
     calls: frozenset[str] = frozenset()
+    spelled: frozenset[str] = frozenset()
 
     def __or__(self, other: Values) -> Values:
         return Values(self.words | other.words, self.number | other.number, self.string | other.string,
-                      self.array + other.array, self.object + other.object, self.calls | other.calls)  # fmt: skip
+                      self.array + other.array, self.object + other.object, self.calls | other.calls,
+                      self.spelled | other.spelled)  # fmt: skip
 
     def __and__(self, other: Values) -> Values:
         """Raises `GrammarError` for calls and something else than anything."""
@@ -103,7 +106,7 @@ class Values:
         return Values(
             self.words & other.words, self.number & other.number, self.string & other.string,
             tuple(a & b for a, b in product(self.array, other.array)),
-            tuple(a & b for a, b in product(self.object, other.object)),
+            tuple(a & b for a, b in product(self.object, other.object)), spelled=self.spelled | other.spelled,
         )  # fmt: skip
 
     def without(self, other: Values) -> Values | None:
@@ -153,4 +156,4 @@ def constant(value: Any) -> Values:
     if isinstance(value, dict):
         named = {key: constant(one) for key, one in value.items()}
         return Values(object=(Object(named, tuple(value), Values()),))
-    return Values(number=json_text.scalar(value))
+    return Values(number=json_text.scalar(value), spelled=frozenset([json.dumps(value)]))

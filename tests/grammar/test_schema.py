@@ -88,6 +88,9 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [  # schema, values that are wri
      [{"kind": "s", "v": "x"}, {"kind": "i", "v": 3}], [{"kind": "s", "v": 3}, {"kind": "x", "v": 3}]),
     ({"$defs": {"p": {"type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 2}, "n": {"type": "integer"}},
       "$ref": "#/$defs/p"}, [[], [1, 2]], [[1, 2, 3], ["a"]]),
+    ({"$defs": {"x": {"$anchor": "here", "type": "integer"}}, "$ref": "#here"}, [1, -2], ["a", []]),
+    ({"enum": [-2.0, 3, [1.0]]}, [-2.0, -2, 3, [1.0], [1]], [2, "a"]),
+    ({"type": "integer", "not": {"const": 1.0}}, [2, 0], [1]),
     (True, [1, "a", None, [1, {"a": 2}], {"b": {}}], []),
     ({"type": "object", "propertyNames": {"pattern": "^[ab]$"}, "additionalProperties": {"type": "integer"}},
      [{"a": 1, "b": 2}], [{"c": 1}]),
@@ -152,6 +155,8 @@ def test_strings_have_one_text(value: str) -> None:
         ({"type": "text"}, "/type", "'text' is none of"),
         ({"type": "string", "minLength": -1}, "/minLength", "no count"),
         ({"$ref": "#/$defs/x"}, "/$ref", "leads nowhere"),
+        ({"$ref": "#here"}, "/$ref", "leads nowhere"),
+        ({"$defs": {"x": {"$id": "http://x", "$defs": {"y": {}}}}, "$ref": "#/$defs/x"}, "/$ref", "has an \\$id"),
     ],
 )  # fmt: skip
 def test_what_is_not_implemented_is_refused_by_its_pointer(schema: Any, pointer: str, words: str) -> None:

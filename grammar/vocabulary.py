@@ -9,6 +9,16 @@ from hashlib import blake2b
 import numpy as np
 
 
+class Node:
+    """What begins with some bytes: the tokens that are these, and longer ones."""
+
+    __slots__ = ("children", "tokens")
+
+    def __init__(self) -> None:
+        self.children: dict[int, Node] = {}
+        self.tokens: list[int] = []
+
+
 class Vocabulary:
     """`tokens[i]` are the bytes of token i, empty for those that are no text; `eos` are the tokens that end a text.
 
@@ -36,6 +46,18 @@ class Vocabulary:
         ids = np.array([i for i, token in enumerate(self.tokens) if token], np.int32)
         lengths = np.array([len(self.tokens[i]) for i in ids], np.int64)
         return ids, np.frombuffer(b"".join(self.tokens), np.uint8), np.append(0, np.cumsum(lengths))
+
+    @cached_property
+    def trie(self) -> Node:
+        """The tokens that write something, by their bytes."""
+        root = Node()
+        for i, token in enumerate(self.tokens):
+            if token:
+                node = root
+                for byte in token:
+                    node = node.children.setdefault(byte, Node())
+                node.tokens.append(i)
+        return root
 
     @cached_property
     def digest(self) -> bytes:

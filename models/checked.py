@@ -18,6 +18,7 @@ from ppl.source import Key
 
 ROUNDING = 1e-6  # by which a weight may rise, nats
 EXTRA = 4  # tokens that are checked beside, to know better what passes
+PATIENCE = 8  # tokens that are rejected before all that could pass are looked for
 
 
 class Rejected(OfTarget):
@@ -119,8 +120,9 @@ class _Writer:
         """One more token, by its probability under what is drawn from; `plain` are the model's."""
         written = len(self.text) - len(self.target.text)
         token, log_weight, self.state = step(
-            Urn(masses, self.key.fold(str(written))), self.target.guide, self.state, self.horizon - written - 1, EXTRA
-        )
+            Urn(masses, self.key.fold(str(written))), self.target.guide, self.state, self.horizon - written - 1, EXTRA,
+            PATIENCE,
+        )  # fmt: skip
         self.log_weight += log_weight
         with np.errstate(divide="ignore"):
             self.log_prob += float(np.log(masses[token]))
@@ -138,7 +140,9 @@ class _Writer:
         return text, self.log_weight
 
 
-def step(source: Any, guide: Reader, state: Any, left: int, extra: int) -> tuple[int, float, Any]:
+def step(
+    source: Any, guide: Reader, state: Any, left: int, extra: int, patience: int
+) -> tuple[int, float, Any]:  # fmt: skip
     """One token, log of its weight, and the state behind it. `left` tokens may follow.
 
     A token is drawn as probable as p(token) * psi behind it, its weight is the sum of these over psi, and over nothing
@@ -149,12 +153,10 @@ def step(source: Any, guide: Reader, state: Any, left: int, extra: int) -> tuple
     """
     if guide.over(state):  # a dead end that the text does not show: no token passed
         return 0, -math.inf, guide.dead
-    behind: dict[int, Any] = {}
     value = guide.value(state)
 
     def psi(token: int) -> float:
-        behind[token] = guide.advance(state, token)
-        log_psi = guide.ahead(behind[token], left)
+        log_psi = guide.ahead(guide.advance(state, token), left)
         if log_psi > value + ROUNDING:
             raise ValueError(
                 f"{guide.grammar!r}: behind {guide.vocabulary.tokens[token]!r} its log_value or log_weight is "
@@ -162,8 +164,18 @@ def step(source: Any, guide: Reader, state: Any, left: int, extra: int) -> tuple
             )
         return math.exp(min(log_psi - value, 0.0))
 
-    token, total = rejection(source, psi, extra)
+    def candidates() -> tuple[list[int], list[float]] | None:
+        around = guide.around(state, left)
+        if around is None:
+            return None
+        tokens, log_psi = around
+        if tokens and log_psi.max() > value:
+            return tokens, [psi(token) for token in tokens]
+        return tokens, np.exp(log_psi - value).tolist()
+
+    token, total = rejection(source, psi, extra, patience, candidates)
     if token is None:
         return 0, -math.inf, guide.dead
-    over = left == 0 or guide.over(behind[token])
-    return token, math.log(total) + value - (0.0 if over else guide.ahead(behind[token], left)), behind[token]
+    to = guide.advance(state, token)
+    over = left == 0 or guide.over(to)
+    return token, math.log(total) + value - (0.0 if over else guide.ahead(to, left)), to

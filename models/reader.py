@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,34 @@ from ppl.grammar.vocabulary import Vocabulary
 
 LATE = math.log(1e-3)  # how much those are looked for that might not end in time, nats
 KEPT = 200_000  # states that are kept for the next time
+FEW = 1000  # tokens that it pays to weigh all
+
+
+class Around(NamedTuple):
+    """All tokens that a language lets follow in a state, and what is behind each."""
+
+    tokens: list[int]
+    value: np.ndarray
+    """What is known of the weight, nats."""
+    least: np.ndarray
+    """Bytes to the end of a text, at least."""
+    ends: np.ndarray
+    """The weight of a block that ends there, nats."""
+
+
+UNKNOWN = Around([], *[np.zeros(0)] * 3)
 
 
 class Place:
     """Where a block stands: in the language, in the stop, and where each token that was seen leads."""
 
-    __slots__ = ("at", "following", "log_weight", "matched")
+    __slots__ = ("around", "at", "following", "log_weight", "matched")
 
     def __init__(self, at: Any, matched: int) -> None:
         self.at = at
         self.matched = matched
         self.following: dict[int, Place] = {}
+        self.around: Around | None = UNKNOWN
         self.log_weight: float | None = None
         """Of a block that has ended here, nats; None while it goes on."""
 
@@ -92,6 +109,38 @@ class Reader:
     def value(self, state: Place | int) -> float:
         """As `ahead`, of the weight alone."""
         return log_value(self.grammar, self._place(state).at)
+
+    def around(self, state: Place | int, left: int) -> tuple[list[int], np.ndarray] | None:
+        """All tokens that may follow, and `ahead` behind each; None if there are more than `FEW`."""
+        place = self._place(state)
+        if place.around is UNKNOWN:
+            place.around = self._around(place)
+        if place.around is None:
+            return None
+        tokens, value, least, ends = place.around
+        if left <= 0:
+            return tokens, ends
+        late = np.where(least <= left, 0.0, np.where(least <= left * self.longest, LATE, -np.inf))
+        return tokens, value + late
+
+    def _around(self, place: Place) -> Around | None:
+        grammar = self.grammar
+        tokens = sorted(self.vocabulary.eos) if grammar.accepts(place.at) else []
+        todo = [(self.vocabulary.trie, place.at)]
+        while todo:
+            node, before = todo.pop()
+            for byte, child in node.children.items():
+                if not grammar.is_dead(behind := grammar.advance(before, bytes([byte]))):
+                    tokens += child.tokens
+                    todo.append((child, behind))
+            if len(tokens) > FEW:
+                return None
+        places = [self.advance(place, token) for token in tokens]
+        ends = [self.ahead(one, 0) for one in places]
+        over = [one.log_weight is not None for one in places]
+        value = [end if done else self.value(one) for one, end, done in zip(places, ends, over, strict=True)]
+        least = [0.0 if done else needs(grammar, one.at) for one, done in zip(places, over, strict=True)]
+        return Around(tokens, np.array(value), np.array(least), np.array(ends))
 
     def check(self, max_tokens: int) -> None:
         """Raise `GrammarError` if it is plain that there is no block of at most so many tokens."""

@@ -3,7 +3,7 @@
 Adaptive weighted rejection sampling (Lipkin et al. 2025, "Fast controlled generation from language models with adaptive
 weighted rejection sampling"): draw without replacement until one passes. What passes is a draw from what can, exactly;
 what is not known yet is estimated by a few more draws. The estimate is at least the mass of what was drawn: it is
-never 0, however little passes.
+never 0, however little passes. Where many were rejected and all that can pass are few, these are weighed instead.
 """
 
 from __future__ import annotations
@@ -33,15 +33,24 @@ class Source(Protocol):
     def coin(self, p: float) -> bool: ...
     def total(self) -> float: ...
     def mass(self, one: int) -> float: ...
+    def choose(self, weights: Sequence[float]) -> int:
+        """An index, as probable as its weight."""
+        ...
 
 
-def rejection(source: Source, passes: Callable[[int], float], extra: int) -> tuple[int | None, float]:
+def rejection(
+    source: Source, passes: Callable[[int], float], extra: int, patience: int | None = None,
+    candidates: Callable[[], tuple[Sequence[int], Sequence[float]] | None] | None = None,
+) -> tuple[int | None, float]:  # fmt: skip
     """One that passes, as probable as mass * passes, and an unbiased estimate of the sum of these.
 
     `passes` says with what probability one passes. Of the draws that do not, that part of the mass that would have is
     kept; the rest is not drawn again, so that there are at most as many draws as there is to draw. Given the draw and
     all that was rejected, the estimate is right in expectation: what is known counts as it is, and of `extra` draws
     from the rest the mean. Without any that passes it is (None, 0).
+
+    After `patience` rejections `candidates` is asked for all that may pass and `passes` of each: the draw is from these
+    then, and the sum is exact. It may say None, that they are too many.
     """
     known, rejected = dict[int, float](), set[int]()
     while (one := source.draw()) is not None:
@@ -52,6 +61,12 @@ def rejection(source: Source, passes: Callable[[int], float], extra: int) -> tup
             break
         rejected.add(one)
         source.keep(one, part)
+        if len(rejected) == patience and candidates is not None and (few := candidates()) is not None:
+            weights = [
+                source.mass(other) * (1.0 if other in rejected else part) for other, part in zip(*few, strict=True)
+            ]
+            total = sum(weights)
+            return (few[0][source.choose(weights)], total) if total > 0 else (None, 0.0)
     if one is None:
         return None, 0.0
     estimate = 0.0
@@ -105,6 +120,11 @@ class Urn:
     def mass(self, one: int) -> float:
         return float(self._masses[one])
 
+    def choose(self, weights: Sequence[float]) -> int:
+        sums = np.cumsum(weights)
+        at = int(sums.searchsorted(next(self._uniforms) * sums[-1], side="right"))
+        return at if at < len(sums) else int(sums.searchsorted(sums[-1]))  # rounded up
+
 
 class Given:
     """Draws that are chosen: `choose` takes probabilities and gives an index."""
@@ -129,6 +149,10 @@ class Given:
 
     def mass(self, one: int) -> float:
         return self._masses[one]
+
+    def choose(self, weights: Sequence[float]) -> int:
+        total = sum(weights)
+        return self._choose([weight / total for weight in weights])
 
 
 def outcomes(run: Callable[[Callable[[Sequence[float]], int]], T]) -> Iterator[tuple[T, float]]:

@@ -355,7 +355,7 @@ class TableChecked(Rejected):
     """As `checked.Checked`; fewer tokens are checked beside, so that all that can happen can be listed."""
 
     __slots__ = ()
-    extra = 1
+    extra, patience = 1, 2
     target: TableRestricted
 
     @property
@@ -391,7 +391,7 @@ class TableChecked(Rejected):
 
     def _step(self, source: Any, block: Block, state: int) -> tuple[int, float, int]:
         guide: Any = self.target.guide
-        return step(source, guide, state, self.target.horizon - len(block) - 1, self.extra)
+        return step(source, guide, state, self.target.horizon - len(block) - 1, self.extra, self.patience)
 
     def _masses(self, block: Block) -> np.ndarray:
         return np.array(TableExtension._next(self.target, block).probabilities)

@@ -52,15 +52,19 @@ parts = st.lists(st.sampled_from([0.0, 0.0, 1e-3, 0.5, 1.0]), min_size=4, max_si
 
 
 @settings(max_examples=150, deadline=None, database=None)
-@given(masses, parts, st.integers(1, 2))
-def test_rejection_is_proper(mass: list[float], passes: list[float], extra: int) -> None:
+@given(masses, parts, st.integers(1, 2), st.sampled_from([None, 1, 2]))
+def test_rejection_is_proper(mass: list[float], passes: list[float], extra: int, patience: int | None) -> None:
     """For each that can be drawn: E[estimate; it is drawn] = its mass that passes. Never an estimate of 0.
 
     Fails with an estimate that divides by the number of draws, that forgets the part of the mass that was rejected, or
     that counts what was rejected as not passing.
     """
     total = dict.fromkeys(range(len(mass)), 0.0)
-    for (one, estimate), p in outcomes(lambda choose: rejection(Given(mass, choose), passes.__getitem__, extra)):
+    for (one, estimate), p in outcomes(
+        lambda choose: rejection(
+            Given(mass, choose), passes.__getitem__, extra, patience, lambda: (range(len(mass)), passes[: len(mass)])
+        )
+    ):
         if one is None:
             assert estimate == 0
         else:

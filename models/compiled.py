@@ -13,6 +13,12 @@ import jax
 ENV = "PPL_CACHE"
 
 
+def cache_root() -> Path | None:
+    """The folder of what is kept on disk: `$PPL_CACHE`, or `ppl` in the user's cache folder; None if that is empty."""
+    root = os.environ.get(ENV, str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppl"))
+    return Path(root) if root else None
+
+
 def keep_compiled() -> Path | None:
     """Have jax keep what it compiles, in all of this process, and give the folder.
 
@@ -21,11 +27,11 @@ def keep_compiled() -> Path | None:
     `JAX_COMPILATION_CACHE_DIR` or its own settings), where `$PPL_CACHE` is empty, or if the folder cannot be written.
     """
     set_before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    root = os.environ.get(ENV, str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppl"))
-    folder = Path(root) / "xla" / _processor()
+    root = cache_root()
+    folder = None if root is None else root / "xla" / _processor()
     if set_before == str(folder):
         return folder
-    if set_before or not root:
+    if set_before or folder is None:
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)

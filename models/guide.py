@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,31 +30,26 @@ PRIOR = 1.0  # visits of a state that what is known of all together counts for
 class Guide:
     """The automaton of a grammar and a stop over the tokens of a vocabulary, and its look-ahead.
 
-    Raises:
-        EmptyLanguageError: no text is in the language, or none but the empty one.
-        UnreachableByTokensError: no sequence of tokens writes one.
+    That is by a proxy of the model: `prior`, the probability of each class of tokens, and what is learnt of each state.
     """
 
     def __init__(
-        self, grammar: Regular, vocabulary: Vocabulary, stops: np.ndarray, finish: bool, probabilities: np.ndarray
+        self, grammar: Regular, vocabulary: Vocabulary, automaton: TokenDFA, finish: bool, prior: np.ndarray
     ) -> None:
-        if grammar.empty:
-            raise EmptyLanguageError(f"{grammar!r} has no text: nothing can be written")
-        automaton = TokenDFA.of(grammar.dfa, vocabulary)
-        if not finish:
-            automaton = automaton.completed()
-        if len(stops) > 2 or stops[0].any():  # there is something that ends a block
-            automaton = automaton.until(stops)
-        if automaton.size == 0:
-            raise EmptyLanguageError(
-                f"{grammar!r}: no text of it ends where `until` does, or with an end-of-text token"
-            )
         self.grammar = grammar
         self.vocabulary = vocabulary
         self.automaton = automaton
         self.name = f"{grammar.about[:40]}#{grammar.dfa.digest.hex()[:8]}{', to the end' if finish else ''}"
-        self._prior = class_mass(automaton, probabilities)
-        self._log_h = log_ahead(automaton, self._prior)
+        self._prior = prior
+        self._log_h = log_ahead(automaton, prior)
+
+    @classmethod
+    def of(
+        cls, grammar: Regular, vocabulary: Vocabulary, stops: np.ndarray, finish: bool, probabilities: np.ndarray
+    ) -> Guide:
+        """Looking ahead by how probable each token is on average."""
+        automaton = automaton_of(grammar, vocabulary, stops, finish)
+        return cls(grammar, vocabulary, automaton, finish, class_mass(automaton, probabilities))
 
     def ahead(self, state: int, left: int) -> float:
         """log psi, nats: how probable it is, by a proxy of the model, that a block ends well in `left` more tokens."""
@@ -104,6 +100,45 @@ class Guide:
         return f"Guide({self.name})"
 
 
+def automaton_of(grammar: Regular, vocabulary: Vocabulary, stops: np.ndarray, finish: bool) -> TokenDFA:
+    """What blocks may be.
+
+    Raises:
+        EmptyLanguageError: no text is in the language, or none but the empty one.
+        UnreachableByTokensError: no sequence of tokens writes one.
+    """
+    if grammar.empty:
+        raise EmptyLanguageError(f"{grammar!r} has no text: nothing can be written")
+    automaton = TokenDFA.of(grammar.dfa, vocabulary)
+    if not finish:
+        automaton = automaton.completed()
+    if len(stops) > 2 or stops[0].any():  # there is something that ends a block
+        automaton = automaton.until(stops)
+    if automaton.size == 0:
+        raise EmptyLanguageError(f"{grammar!r}: no text of it ends where `until` does, or with an end-of-text token")
+    return automaton
+
+
+def taught(lm: LanguageModel, grammar: Regular, vocabulary: Vocabulary, stops: np.ndarray, finish: bool) -> Guide:
+    """The guide of a grammar for a model, that has seen what the model writes; from disk, if it was made before.
+
+    Raises as `automaton_of`.
+    """
+    what = grammar.dfa.digest, vocabulary.digest, stops.tobytes(), bytes([finish])
+    if lm.kept is not None and (found := lm.kept.read(*what)) is not None:
+        automaton = TokenDFA(found["next"], found["classes"], found["accept"])
+        guide = Guide(grammar, vocabulary, automaton, finish, found["prior"])
+        guide.learn(found["seen"], found["visits"])
+        return guide
+    guide = Guide.of(grammar, vocabulary, stops, finish, lm.unigram)
+    seen, visits = teach(guide, lm)
+    if lm.kept is not None:
+        automaton = guide.automaton
+        lm.kept.write({"next": automaton.next, "classes": automaton.classes, "accept": automaton.accept,
+                       "prior": guide._prior, "seen": seen, "visits": visits}, *what)  # fmt: skip
+    return guide
+
+
 def vocabulary_of(tokenizer: Tokenizer, size: int) -> Vocabulary:
     """What the tokens of a model write."""
     return Vocabulary(tokenizer.token_bytes(), tokenizer.eos, size)
@@ -121,19 +156,20 @@ def unigram(lm: LanguageModel) -> np.ndarray:
     return 0.99 * mean / mean.sum() + 0.01 / len(mean)
 
 
-def teach(guide: Guide, lm: LanguageModel) -> None:
+def teach(guide: Guide, lm: LanguageModel) -> tuple[np.ndarray, np.ndarray]:
     """Let the guide see what the model writes where: blocks under the grammar, behind nothing in particular.
 
     The same whenever it is done, so that a program's draws do not depend on what was asked before it. What is learnt
-    makes weights more even; they are exact without.
+    makes weights more even; they are exact without. It is given back, as `Guide.learn` takes it.
     """
     rng, automaton, starts = np.random.default_rng(2), guide.automaton, _starts(lm)
     order = np.argsort(automaton.classes, kind="stable")
     first = np.searchsorted(automaton.classes[order], np.arange(automaton.next.shape[1]))
     seen, visits = np.zeros((automaton.size, len(first))), np.zeros(automaton.size)
+    steps = iter(_shown(range(LESSONS * PILOT_BLOCK), f"seeing what {lm.name} writes under {guide.name}"))
     for _ in range(LESSONS):
         texts, states = list(starts), np.zeros(PILOTS, np.int32)
-        for _ in range(PILOT_BLOCK):
+        for _ in zip(range(PILOT_BLOCK), steps, strict=False):
             p = np.exp(np.asarray(lm.engine.next_log_probs(texts))[:PILOTS])
             np.add.at(seen, states, np.add.reduceat(p[:, order], first, 1))
             np.add.at(visits, states, 1.0)
@@ -144,6 +180,17 @@ def teach(guide: Guide, lm: LanguageModel) -> None:
                 if guide.over(states[i]) or text.full:  # begin again: as many rows, so that nothing is compiled
                     texts[i], states[i] = starts[i], 0
         guide.learn(seen, visits)
+    return seen, visits
+
+
+def _shown(steps: Sequence[int], what: str) -> Iterable[int]:
+    """With a bar where somebody may watch, gone when it is done: a large model takes its time."""
+    if not sys.stderr.isatty():
+        return steps
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, what, console=Console(stderr=True), transient=True)
 
 
 def _starts(lm: LanguageModel) -> list[Text]:

@@ -20,7 +20,8 @@ from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN, Options
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
-from ppl.models.guide import Guide, teach, unigram, vocabulary_of
+from ppl.models.guide import Guide, taught, unigram, vocabulary_of
+from ppl.models.kept import Kept
 from ppl.models.next_token import NextToken
 from ppl.models.reader import Reader, check_mode
 from ppl.models.stops import Until, stop_table, stops_of
@@ -35,17 +36,19 @@ class LanguageModel:
     sampled through it alone, while the device calls are shared.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str = "model") -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str = "model", kept: Kept | None = None) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.name = name
         self.tokens = 0
+        self.kept = kept
+        """Where what is worked out about grammars is kept for other processes; None: nowhere."""
         self._stops: dict[tuple[str, ...], tuple[Stop, np.ndarray]] = {}
         self._guides: dict[Any, Any] = {}  # by grammar, until, finish; and what they need of the model
 
     def handle(self) -> LanguageModel:
         """Another handle, with its own count of tokens."""
-        other = LanguageModel(self.engine, self.tokenizer, self.name)
+        other = LanguageModel(self.engine, self.tokenizer, self.name, self.kept)
         other._stops, other._guides = self._stops, self._guides
         return other
 
@@ -166,14 +169,18 @@ class LanguageModel:
                 self._guides["vocabulary"] = vocabulary_of(self.tokenizer, self.engine.config.vocab_size)
             vocabulary, stops = self._guides["vocabulary"], self.stop(until)[1]
             if isinstance(grammar, Regular):
-                if "unigram" not in self._guides:
-                    self._guides["unigram"] = unigram(self)
-                guide = Guide(grammar, vocabulary, stops, finish, self._guides["unigram"])
-                teach(guide, self)
+                guide = taught(self, grammar, vocabulary, stops, finish)
             else:
                 guide = Reader(grammar, vocabulary, stops, finish)
             self._guides[key] = guide
         return self._guides[key]
+
+    @property
+    def unigram(self) -> np.ndarray:
+        """How probable each token is on average, float64 [vocab_size]."""
+        if "unigram" not in self._guides:
+            self._guides["unigram"] = unigram(self)
+        return self._guides["unigram"]
 
     def next_token(self, text: Text) -> NextToken:
         """The distribution of `text` with one more token; `*` and `**` make products of experts of them.
@@ -272,7 +279,7 @@ def load(
 
     An id is looked up in the local cache of the hub first, then downloaded; no more than safetensors, json and
     tokenizer files are. `dtype` is as in `checkpoint.load`, `memory` and `rows` as in
-    `Engine`. What is compiled for it is kept on disk (`keep_compiled`).
+    `Engine`. What is compiled for it, and what is seen of it under grammars, is kept on disk (`keep_compiled`).
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
@@ -281,4 +288,5 @@ def load(
     folder = files.find(path)
     params, config, tokenizer = checkpoint.load(folder, dtype)
     name = folder.name if folder == Path(path) else str(path)
-    return LanguageModel(Engine(params, config, memory=memory, rows=rows), tokenizer, name)
+    engine = Engine(params, config, memory=memory, rows=rows)
+    return LanguageModel(engine, tokenizer, name, Kept.of(params, config))

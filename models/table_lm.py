@@ -109,7 +109,7 @@ class TableLM:
             size = len(self.alphabet)
             vocabulary, stops = vocabulary_of(self.tokenizer, size), stop_table(self.tokenizer, until, size)
             self._guides[key] = (
-                Guide(grammar, vocabulary, stops, finish, np.full(size, 1 / size)) if isinstance(grammar, Regular)
+                Guide.of(grammar, vocabulary, stops, finish, np.full(size, 1 / size)) if isinstance(grammar, Regular)
                 else Reader(grammar, vocabulary, stops, finish)
             )  # fmt: skip
         return self._guides[key]

@@ -44,6 +44,12 @@ def few_mappings() -> None:
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier version has worked out about grammars must not be found here."""
+    monkeypatch.setattr("ppl.models.kept.cache_root", lambda: None)
+
+
 def tiny_config(vocab_size: int, **other: object) -> Config:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
              "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 24, "rope_theta": 100.0}  # fmt: skip

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from ppl.grammar import regex
-from ppl.models import compiled
+from ppl.models import compiled, load
 from ppl.models import guide as module
-from ppl.models import load
 from ppl.source import Key
 
 SHIPPED = Path(__file__).parents[2] / "models/sloppy/default"

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ppl.grammar import language
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
 from ppl.grammar.language import Meeting
 from ppl.grammar.lexer import SKIP, Lexer, terminal
@@ -27,7 +28,7 @@ END = "$END"
 
 
 class Stack:
-    """The states of an LALR parser, the last one and what is below it; equal stacks are one object."""
+    """The states of an LALR parser, the last and what is below it; equal ones are one object while they are kept."""
 
     __slots__ = ("above", "below", "fed", "needs", "state")
 
@@ -48,7 +49,7 @@ class Stack:
 class State:
     """Where a text stands: the stack before a lexeme, the lexer in it, and the last match with what is read behind it.
 
-    Equal ones are one object, for as long as the grammar lives.
+    Equal ones are one object, as long as they are kept.
     """
 
     __slots__ = ("accepted", "at", "following", "matched", "needs", "over", "stack", "tail")
@@ -86,10 +87,9 @@ class CFG(Meeting):
         self._shortest = self._lengths()
         self._bottom = Stack(number[table.start_states[start]], None)
         self._states: dict[tuple[Stack, int, str | None, bytes], State] = {}
-        first = self._fresh(self._bottom)
-        if self.needs(first) == float("inf"):
+        self._start = self._fresh(self._bottom)
+        if self.needs(self._start) == float("inf"):
             raise EmptyLanguageError(f"{self!r} has no text")
-        self._start = first
 
     def start(self) -> State | None:
         """The state before the first byte."""
@@ -150,6 +150,10 @@ class CFG(Meeting):
 
     def _state(self, stack: Stack, at: int, matched: str | None, tail: bytes) -> State:
         key = stack, at, matched, tail
+        if len(self._states) >= language.KEPT:  # who stands somewhere goes on from there, but meets nobody any more
+            self._states.clear()
+            for known in (self._start.following, self._bottom.above, self._bottom.fed):
+                known.clear()
         if key not in self._states:
             self._states[key] = State(*key)
         return self._states[key]

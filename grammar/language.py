@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+KEPT = 200_000
+"""States that a language keeps for the next time; those beyond are worked out again."""
+
 
 @runtime_checkable
 class Language(Protocol):

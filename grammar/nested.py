@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+from ppl.grammar import language
 from ppl.grammar.dfa import DFA
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
 from ppl.grammar.language import Meeting
 from ppl.grammar.regular import Regular
 
 CALL = 0xFF  # followed by a number: no text in UTF-8 has this byte
-KEPT = 200_000  # states that are kept for the next time
 
 
 def call(number: int) -> bytes:
@@ -125,7 +125,7 @@ class Nested(Meeting):
                 todo.append(back)
             todo += [self._frame(number, 0, self._frame(i, to, back)) for number, to in self._calls[i][state]]
         key = frozenset(found)
-        if len(self._spots) >= KEPT:
+        if len(self._spots) >= language.KEPT:
             self._spots.clear()
             self._frames.clear()
             self._start.following.clear()

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppl.grammar import language
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
 from ppl.grammar.language import Language, check, complete, log_value, log_weight, needs
 from ppl.grammar.vocabulary import Vocabulary
 
 LATE = math.log(1e-3)  # how much those are looked for that might not end in time, nats
-KEPT = 200_000  # states that are kept for the next time
 FEW = 1000  # tokens that it pays to weigh all
 
 
@@ -170,7 +170,7 @@ class Reader:
         matched = int(self._stops[matched, token])
         if matched == len(self._stops) - 1 or (not self._finish and complete(grammar, at)):
             return self._end(log_weight(grammar, at))
-        if len(self._places) >= KEPT:  # who stands somewhere keeps the place; the others are read again
+        if len(self._places) >= language.KEPT:  # who stands somewhere keeps the place; the others are read again
             self._places.clear()
             self._start.following.clear()
         return self._places.setdefault((at, matched), Place(at, matched))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from test_constrained import Brute, block, built, table_lm, tokens_of
 
 from ppl import MCMC, SMC, Importance, Suffix, Systematic, collapse, infer, measure, program, sample
-from ppl.grammar import EmptyLanguageError, GrammarError, Language, cfg, choice, regex
+from ppl.grammar import EmptyLanguageError, GrammarError, Language, cfg, choice, json_schema, regex
 from ppl.models.rejection import Given, Urn, outcomes, rejection
 from ppl.source import Key
 
@@ -146,6 +147,23 @@ class Asked:
     def __contains__(self, text: str) -> bool:
         language = self.language
         return language.accepts(language.advance(language.start(), text.encode()))
+
+
+@pytest.mark.parametrize("kept", [1, 3, 10])
+def test_what_is_not_kept_is_read_again(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members, and all that can be drawn, are the same where languages and readers forget all the time."""
+    monkeypatch.setattr("ppl.grammar.language.KEPT", kept)
+    nested, lists = cfg('start: "a" start "b" | "ab" | "é"'), cfg('start: "a" ("," "a")* | "b"\n%ignore " "')
+    for text in ("".join(letters) for n in range(6) for letters in product("ab, ", repeat=n)):
+        assert (text in nested) == (text in NESTED) and (text in lists) == (text in LISTS)
+    assert "a" * 500 + "b" * 500 in nested and "a" * 500 + "b" * 499 not in nested
+    deep = json_schema(True, depth=None)
+    assert '[[], {"a": [1, [2]]}, "x"]' in deep and '[[], {"a": [1, [2]}, "x"]' not in deep
+    lm = table_lm(["a", "b", "ab", "é", "."], ".", 5)
+    for language, fresh in ((NESTED, nested), (NESTED & regex("a*b*"), nested & regex("a*b*"))):
+        right = Oracle(lm, Asked(language), None, 3, False).blocks("a")  # pyright: ignore[reportArgumentType]
+        found = dict(measure(block(lm, "a", 1, grammar=fresh, max_tokens=3)))
+        assert found == pytest.approx(right, abs=1e-12)
 
 
 def test_mcmc_leaves_it_alone() -> None:

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 
 from ppl import codec
-from ppl.grammar.language import check
 from ppl.models.constrained import OfTarget, Restricted
 from ppl.models.reader import Reader
 from ppl.models.rejection import Urn, rejection
@@ -39,7 +38,7 @@ class Rejected(OfTarget):
 
     def passed(self, text: Text, log_weight: float) -> float:
         """The weight of a draw, where finished texts are checked once more."""
-        if check(self.target.guide.grammar) is None or self.target.can_write(text):
+        if not self.target.guide.checks or self.target.can_write(text):
             return log_weight
         return -math.inf
 

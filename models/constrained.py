@@ -77,7 +77,7 @@ class Restricted(Extension):
             return -math.inf
         if not over and left > 0:
             return 0.0
-        return ahead if self.guide.passes(value.tokens[self.start :].tolist()) else -math.inf
+        return ahead if self.guide.passes(value, self.start) else -math.inf
 
     def stopped(self, value: Text) -> bool:
         return value.full or self.guide.over(self._matched(value))

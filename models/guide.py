@@ -16,6 +16,7 @@ from ppl.grammar.tokens import TokenDFA
 from ppl.grammar.vocabulary import Vocabulary
 from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN
+from ppl.models.finished import Finished
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
 
@@ -27,7 +28,7 @@ LESSONS = 2  # how often: the second time looking ahead by what the first has sh
 PRIOR = 1.0  # visits of a state that what is known of all together counts for
 
 
-class Guide:
+class Guide(Finished):
     """The automaton of a grammar and a stop over the tokens of a vocabulary, and its look-ahead.
 
     That is by a proxy of the model: `prior`, the probability of each class of tokens, and what is learnt of each state.
@@ -85,10 +86,6 @@ class Guide:
         """On the device: whatever can still end well is as it is."""
         mask = np.where(self._log_h > -np.inf, 0.0, -np.inf)
         return Stop.of(self.automaton.next, self.automaton.classes, self.automaton.done, mask)
-
-    def passes(self, block: Sequence[int]) -> bool:
-        """Whether a whole block passes the check of the grammar, if it has one."""
-        return self.grammar.check is None or self.grammar.check(self.vocabulary.text(block))
 
     def walk(self, state: int, tokens: Sequence[int]) -> int:
         """The state behind some tokens."""

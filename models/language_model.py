@@ -108,6 +108,7 @@ class LanguageModel:
         grammar: Any = None,
         mode: Literal["exact", "local"] = "exact",
         finish: bool = False,
+        canonical: bool = False,
     ) -> Extension:
         """The distribution of `text` with one more block behind it.
 
@@ -123,7 +124,8 @@ class LanguageModel:
         weight, and the evidence is the probability that the model writes such a block. The block is what is written, an
         end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
         it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is
-        asked for there too. A type will do for a grammar: see `ppl.grammar.of`. `mode="local"` is the distribution that
+        asked for there too. `canonical` leaves out blocks whose tokens are not those that the tokenizer has for their
+        text. A type will do for a grammar: see `ppl.grammar.of`. `mode="local"` is the distribution that
         masks each token: normalised, and another one. A regular language steers the decode loop on the device; what is
         not regular, a `cfg` or any `ppl.grammar.Language`, is checked on the host: see `Checked`.
 
@@ -141,8 +143,10 @@ class LanguageModel:
         asked = temperature != 1 or top_k is not None or top_p is not None or min_p is not None or bias
         options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
         if grammar is None:
+            if canonical:
+                raise ValueError("canonical=True needs a grammar: ppl.grammar.everything() allows all texts")
             return Extension(self, text, until, max_tokens, options)
-        guide = self.guide(of(grammar), until, finish)
+        guide = self.guide(of(grammar), until, finish, canonical)
         guide.check(max_tokens)
         check_mode(mode, guide)
         parts: Any = self, text, until, max_tokens, options, guide
@@ -154,16 +158,22 @@ class LanguageModel:
         return made  # to a program it is what an `Extension` is
 
     @overload
-    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide: ...
+    def guide(
+        self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide: ...
     @overload
-    def guide(self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader: ...
-    def guide(self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader:
+    def guide(
+        self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide | Reader: ...
+    def guide(
+        self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide | Reader:
         """A grammar over the tokens of this model; made once. What is not regular is read on the host.
 
         Raises:
             GrammarError: nothing can be written.
         """
-        key = grammar, until, finish
+        key = grammar, until, finish, canonical
         if key not in self._guides:
             if "vocabulary" not in self._guides:
                 self._guides["vocabulary"] = vocabulary_of(self.tokenizer, self.engine.config.vocab_size)
@@ -172,7 +182,7 @@ class LanguageModel:
                 guide = taught(self, grammar, vocabulary, stops, finish)
             else:
                 guide = Reader(grammar, vocabulary, stops, finish)
-            self._guides[key] = guide
+            self._guides[key] = guide.only_canonical() if canonical else guide
         return self._guides[key]
 
     @property

@@ -11,8 +11,9 @@ import numpy as np
 
 from ppl.grammar import language
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
-from ppl.grammar.language import Language, check, complete, log_value, log_weight, needs
+from ppl.grammar.language import Language, complete, log_value, log_weight, needs
 from ppl.grammar.vocabulary import Vocabulary
+from ppl.models.finished import Finished
 
 LATE = math.log(1e-3)  # how much those are looked for that might not end in time, nats
 FEW = 1000  # tokens that it pays to weigh all
@@ -47,7 +48,7 @@ class Place:
         """Of a block that has ended here, nats; None while it goes on."""
 
 
-class Reader:
+class Reader(Finished):
     """Reads blocks token by token.
 
     Raises:
@@ -150,11 +151,6 @@ class Reader:
         raise GrammarError(f"{self.grammar!r} has no block for max_tokens={max_tokens}: the shortest text has "
                            f"{least:g} bytes, and no token has more than {self.longest}")  # fmt: skip
 
-    def passes(self, block: Sequence[int]) -> bool:
-        """As `Guide.passes`."""
-        last = check(self.grammar)
-        return last is None or last(self.vocabulary.text(block))
-
     def _place(self, state: Place | int) -> Place:
         return state if isinstance(state, Place) else self._start
 
@@ -191,6 +187,9 @@ def check_mode(mode: str, guide: Any) -> None:
     """Raise `ValueError` for a mode that there is not, or not for this grammar."""
     if mode not in ("exact", "local"):
         raise ValueError(f"mode={mode!r}: exact or local")
+    if mode == "local" and guide.canonical:
+        raise ValueError("mode='local', canonical=True: whether tokens are the tokenizer's own is known at the end, "
+                         "and a local mask has no weights")  # fmt: skip
     if mode == "local" and isinstance(guide, Reader):
         raise ValueError(f"mode='local' of {guide.grammar!r}: it is checked token by token, and nobody knows what "
                          "a mask would leave; only regular languages have one")  # fmt: skip

@@ -75,6 +75,7 @@ class TableLM:
         grammar: Any = None,
         mode: Literal["exact", "local"] = "exact",
         finish: bool = False,
+        canonical: bool = False,
     ) -> TableExtension:
         """As `LanguageModel.extend`.
 
@@ -85,8 +86,10 @@ class TableLM:
         options = Options.of(temperature, top_k, top_p, min_p, bias)
         parts: Any = self, text, stops_of(until), max_tokens, options
         if grammar is None:
+            if canonical:
+                raise ValueError("canonical=True needs a grammar: ppl.grammar.everything() allows all texts")
             return TableExtension(*parts)
-        guide = self.guide(of(grammar), stops_of(until), finish)
+        guide = self.guide(of(grammar), stops_of(until), finish, canonical)
         guide.check(max_tokens)
         check_mode(mode, guide)
         made: Any
@@ -99,19 +102,26 @@ class TableLM:
         return made
 
     @overload
-    def guide(self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False) -> Guide: ...
+    def guide(
+        self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide: ...
     @overload
-    def guide(self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader: ...
-    def guide(self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False) -> Guide | Reader:
+    def guide(
+        self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide | Reader: ...
+    def guide(
+        self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
+    ) -> Guide | Reader:
         """As `LanguageModel.guide`; what steers takes all tokens to be equally probable."""
-        key = grammar, until, finish
+        key = grammar, until, finish, canonical
         if key not in self._guides:
             size = len(self.alphabet)
             vocabulary, stops = vocabulary_of(self.tokenizer, size), stop_table(self.tokenizer, until, size)
-            self._guides[key] = (
+            guide = (
                 Guide.of(grammar, vocabulary, stops, finish, np.full(size, 1 / size)) if isinstance(grammar, Regular)
                 else Reader(grammar, vocabulary, stops, finish)
             )  # fmt: skip
+            self._guides[key] = guide.only_canonical() if canonical else guide
         return self._guides[key]
 
     def __repr__(self) -> str:
@@ -309,7 +319,7 @@ class TableRestricted(TableExtension):
         ahead = self.guide.ahead(state, left)
         if ahead > -math.inf and left > 0 and not self.guide.over(state):
             return 0.0
-        return ahead if self.guide.passes([*self.text.tokens[self.start :].tolist(), *block]) else -math.inf
+        return ahead if self.guide.passes(self._text(block, 0.0), self.start) else -math.inf
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, grammar={self.guide.name})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -147,6 +148,37 @@ class Asked:
     def __contains__(self, text: str) -> bool:
         language = self.language
         return language.accepts(language.advance(language.start(), text.encode()))
+
+
+def greedy(alphabet: Sequence[str], text: str) -> tuple[str, ...]:
+    """The tokens that a tokenizer of words has for a text: the longest first."""
+    out: list[str] = []
+    while text:
+        out.append(max((word for word in alphabet if text.startswith(word)), key=len))
+        text = text[len(out[-1]) :]
+    return tuple(out)
+
+
+@pytest.mark.parametrize("language", [regex("a?(ab)*b*"), NESTED, NESTED & regex("a*b*")], ids=["regex", "cfg", "both"])
+def test_canonical_tokens_only(language: Any) -> None:
+    """Blocks of other tokens for the same text have no mass; without the option they have. By brute force."""
+    words = ["a", "b", "ab", "."]
+    lm = table_lm(words, ".", 2)
+    all_ = Oracle(lm, Asked(language), None, 4, False).blocks("b")  # pyright: ignore[reportArgumentType]
+    right = {}
+    for tokens, p in all_.items():
+        spelled = tuple(token for token in tokens if token != ".")
+        if spelled == greedy(words, "".join(spelled)):
+            right[tokens] = p
+    assert 0 < len(right) < len(all_)
+    for pieces in (None, 1, 2):
+        how: dict[str, Any] = {"grammar": language, "max_tokens": 4, "canonical": True}
+        found = {value: p for value, p in dict(measure(block(lm, "b", pieces, **how))).items() if p > 0}
+        assert found == pytest.approx(right, abs=1e-12)
+    with pytest.raises(ValueError, match="needs a grammar"):
+        lm.extend(lm.text("b"), canonical=True)
+    with pytest.raises(ValueError, match="mode='local'"):
+        lm.extend(lm.text("b"), grammar=regex("a*b"), mode="local", canonical=True)
 
 
 @pytest.mark.parametrize("kept", [1, 3, 10])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppl.models.finished import is_canonical
 from ppl.models.stops import stop_table
 from ppl.models.text import Text, Tokenizer
 from ppl.models.tokenizer_files import load_tokenizer
@@ -168,3 +169,27 @@ def test_a_special_token_can_be_the_stop() -> None:
     assert [token for token in range(tokenizer.size) if table[0, token] == len(table) - 1] == [start, *tokenizer.eos]
     with pytest.raises(ValueError, match=r"until='x<\|im_start\|>' is text with <\|im_start\|> in it"):
         stop_table(tokenizer, ("x<|im_start|>",))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_canonical_tokens(kind: str) -> None:
+    """What the tokenizer writes behind a text is canonical; the same text in smaller tokens is not."""
+    tokenizer = both(kind)[0]
+    words = tokenizer.token_bytes()
+    of_byte = {word: i for i, word in enumerate(words) if len(word) == 1}
+    prompt, cut = Text.of(tokenizer, "Hello"), 0
+    for more in (" world", "\n\n", "Zürich", " a  b", "2024"):
+        text = prompt + more
+        assert is_canonical(text, len(prompt)), more
+        pieces = [of_byte.get(bytes([byte])) for byte in b"".join(words[i] for i in text.tokens[len(prompt) :])]
+        if None not in pieces and len(pieces) > len(text) - len(prompt):
+            cut += 1
+            assert not is_canonical(
+                Text(tokenizer, prompt.data + data([i for i in pieces if i is not None])), len(prompt)
+            )
+    assert cut or kind in ("llama2", "mistral")
+    end = next(iter(tokenizer.eos), None)
+    if end is not None:
+        assert is_canonical(Text(tokenizer, (prompt + " world").data + data([end])), len(prompt))
+    half = Text(tokenizer, prompt.data + data([of_byte["é".encode()[:1]]])) if "é".encode()[:1] in of_byte else None
+    assert half is None or not is_canonical(half, len(prompt))

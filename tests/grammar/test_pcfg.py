@@ -316,3 +316,19 @@ def test_a_weight_that_rises_is_refused() -> None:
         infer(block(lm, "a", grammar=Rising(), max_tokens=2), Importance(5), seed=0)
     with pytest.raises(ValueError, match="positive and finite"):
         _ = pcfg('S -> "a" [1]') ** 0
+
+
+def test_on_an_engine(new_model: Any) -> None:
+    """Scores, law and evidence of a model times a grammar, against both alone. Fails if either misses the weight."""
+    lm, grammar = new_model("ab.", eos=".", context=12), pcfg('S -> "a" S [0.4] | "b" [0.6]')
+    start = lm.text("a")
+    dist: Any = lm.extend(start, grammar=grammar, max_tokens=3)
+    right = {}
+    for text in ("b", "ab", "aab"):
+        alone = lm.extend(start, max_tokens=len(text)).log_prob(start + text)
+        right[text] = alone + grammar.log_prob(text)
+        assert dist.log_prob(start + text) == pytest.approx(right[text], abs=1e-5)
+    draws = dist.draw_many([Key.of(i) for i in range(1000)], [dist] * 1000)
+    for text, log_p in right.items():
+        share = np.array([math.exp(w) * (value.last == text) for value, w in draws])
+        assert abs(share.mean() - math.exp(log_p)) < 5 * share.std() / math.sqrt(len(draws))

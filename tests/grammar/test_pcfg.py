@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checked import Asked, Oracle
-from test_constrained import block, built, table_lm
+from test_constrained import block, built, table_lm, tokens_of
 
 from ppl import SMC, Importance, Systematic, collapse, infer, measure, program, sample
 from ppl.distributions import NotFinite, table
@@ -289,7 +289,8 @@ def test_a_model_times_a_grammar(seed: int) -> None:
         assert dict(measure(collapse(SMC(2, Systematic)(block(lm, "a", 1, **how))))) == pytest.approx(right, abs=1e-12)
     dist: Any = lm.extend(lm.text("a"), **how)
     for text, p in dist.target.table():
-        assert math.exp(dist.log_prob(text)) == pytest.approx(p)
+        assert math.exp(dist.log_prob(text)) == pytest.approx(right[tokens_of(lm, text, "a")])
+        assert p == pytest.approx(right[tokens_of(lm, text, "a")])
 
 
 def test_a_weight_that_rises_is_refused() -> None:

@@ -45,7 +45,7 @@ class Tables(NamedTuple):
         return cls(*map(jnp.asarray, (lexical, sides, number, heads, logs)))
 
 
-def log_inside(grammar: NormalForm, texts: Sequence[bytes]) -> np.ndarray:
+def log_inside(grammar: NormalForm, tables: Tables, texts: Sequence[bytes]) -> np.ndarray:
     """log P of each text, nats, float32. Texts of like length share a call."""
     out = np.full(len(texts), -np.inf, np.float32)
     by_room: dict[int, list[tuple[int, np.ndarray, int]]] = {}
@@ -56,7 +56,6 @@ def log_inside(grammar: NormalForm, texts: Sequence[bytes]) -> np.ndarray:
         spans, length = _spans(grammar, text)
         if length:
             by_room.setdefault(_room(length), []).append((i, spans, length))
-    tables = Tables.of(grammar)
     for room, some in by_room.items():
         most = _room(max(len(spans) for _, spans, _ in some))
         each = room * room * max(len(tables.pairs), grammar.size)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -197,16 +198,7 @@ def _nullable(parts: _Parts, size: int) -> np.ndarray:
     empty = np.zeros(size)
     for head, p in parts.empty.items():
         empty[head] = p
-    can = empty > 0
-    while True:
-        more = can.copy()
-        for head, one in parts.unit:
-            more[head] |= can[one]
-        for head, left, right in parts.binary:
-            more[head] |= can[left] & can[right]
-        if (more == can).all():
-            break
-        can = more
+    can = _closed(parts, empty > 0, operator.and_)
     x = np.zeros(size)
     for _ in range(NEWTON if can.any() else 0):
         value, slope = empty.copy(), np.zeros((size, size))
@@ -226,24 +218,23 @@ def _nullable(parts: _Parts, size: int) -> np.ndarray:
         x = np.clip(x + change, 0.0, 1.0)
         if np.abs(change).max() < 1e-15:
             break
-    # What always becomes nothing has no other rules: rounding would leave it some.
-    return np.where(_only_nothing(parts, size), 1.0, np.where(can, np.minimum(x, 1.0), 0.0))
+    lexical = np.zeros(size, bool)
+    lexical[[head for head, _ in parts.lexical]] = True
+    # What becomes nothing but the empty text does so always: rounding would leave it something else.
+    return np.where(_closed(parts, lexical, operator.or_), x, 1.0)
 
 
-def _only_nothing(parts: _Parts, size: int) -> np.ndarray:
-    """Which nonterminals become nothing but the empty text."""
-    some = np.zeros(size, bool)
-    for head, _ in parts.lexical:
-        some[head] = True
+def _closed(parts: _Parts, have: np.ndarray, join: Callable[[bool, bool], bool]) -> np.ndarray:
+    """Which nonterminals have something, where a rule has it if its parts do: both, or one of them, as `join` says."""
     while True:
-        more = some.copy()
+        more = have.copy()
         for head, one in parts.unit:
-            more[head] |= some[one]
+            more[head] |= have[one]
         for head, left, right in parts.binary:
-            more[head] |= some[left] | some[right]
-        if (more == some).all():
-            return ~some
-        some = more
+            more[head] |= join(have[left], have[right])
+        if (more == have).all():
+            return have
+        have = more
 
 
 def closure(matrix: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from ppl.distributions import NotFinite
 from ppl.grammar.chart import State, advanced, started
 from ppl.grammar.errors import GrammarError
-from ppl.grammar.inside import log_inside
+from ppl.grammar.inside import Tables, log_inside
 from ppl.grammar.language import Meeting
 from ppl.grammar.normal_form import NormalForm
 from ppl.grammar.trees import Rule, Symbol, Trees
@@ -92,7 +93,8 @@ class PCFG(Meeting):
         for rule in self.rules:
             self.by_head[rule.head].append(rule)
         self.name = blake2b(repr(self.rules).encode(), digest_size=6).hexdigest()
-        self.growth = self._growth()
+        self.growth = float(np.abs(np.linalg.eigvals(self._means)).max())
+        """The spectral radius of how many of each nonterminal one becomes on average."""
         if self.growth > 1 + CRITICAL:
             raise GrammarError(
                 f"{self!r} is not consistent: a nonterminal is replaced by {self.growth:.3g} others on average (the "
@@ -100,12 +102,20 @@ class PCFG(Meeting):
                 "more probable"
             )
 
-    def _growth(self) -> float:
-        """The largest eigenvalue of the matrix of how many of each nonterminal one becomes on average."""
-        index = {head: i for i, head in enumerate(self.by_head)}
-        return float(np.abs(np.linalg.eigvals(self._means(index))).max())
+    @cached_property
+    def choices(self) -> dict[str, tuple[list[Rule], list[float]]]:
+        """The rules of each head, and the sums of their probabilities."""
+        return {head: (rules, list(accumulate(rule.p for rule in rules))) for head, rules in self.by_head.items()}
 
-    def _means(self, index: Mapping[str, int]) -> np.ndarray:
+    @cached_property
+    def numbers(self) -> dict[tuple[str, tuple[Symbol, ...]], int]:
+        """Of each rule, by head and body."""
+        return {(rule.head, rule.body): i for i, rule in enumerate(self.rules)}
+
+    @cached_property
+    def _means(self) -> np.ndarray:
+        """How many of each nonterminal one becomes on average, in the order of `by_head`."""
+        index = {head: i for i, head in enumerate(self.by_head)}
         means = np.zeros((len(index), len(index)))
         for rule in self.rules:
             for one in rule.body:
@@ -118,11 +128,9 @@ class PCFG(Meeting):
         """Of a text; infinite where the growth is 1."""
         if self.growth >= 1 - CRITICAL:
             return math.inf
-        index = {head: i for i, head in enumerate(self.by_head)}
-        own = np.zeros(len(index))
-        for rule in self.rules:
-            own[index[rule.head]] += rule.p * sum(len(one) for one in rule.body if isinstance(one, bytes))
-        return float(np.linalg.solve(np.eye(len(index)) - self._means(index), own)[index[self.start_symbol]])
+        own = [sum(rule.p * sum(len(one) for one in rule.body if isinstance(one, bytes)) for rule in rules)
+               for rules in self.by_head.values()]  # fmt: skip
+        return float(np.linalg.solve(np.eye(len(own)) - self._means, own)[list(self.by_head).index(self.start_symbol)])
 
     @cached_property
     def normal_form(self) -> NormalForm:
@@ -156,7 +164,11 @@ class PCFG(Meeting):
 
     def log_probs(self, texts: Sequence[str]) -> np.ndarray:
         """Of many texts, on the device, float32: the inside algorithm (Baker 1979), texts of like size at once."""
-        return log_inside(self.normal_form, [text.encode() for text in texts])
+        return log_inside(self.normal_form, self._tables, [text.encode() for text in texts])
+
+    @cached_property
+    def _tables(self) -> Tables:
+        return Tables.of(self.normal_form)
 
     def table(self) -> list[tuple[str, float]]:
         """Every text with its probability.

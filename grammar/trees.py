@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from ppl.grammar.errors import TooLargeError
 from ppl.source import Key
@@ -50,6 +49,14 @@ class Tree(NamedTuple):
                 out += one
         return bytes(out)
 
+    def rules(self) -> Iterator[tuple[str, tuple[Symbol, ...]]]:
+        """Head and body of the rule at each place, from left to right."""
+        todo = [self]
+        while todo:
+            one = todo.pop()
+            yield one.head, tuple(child.head if isinstance(child, Tree) else child for child in one.children)
+            todo += reversed([child for child in one.children if isinstance(child, Tree)])
+
     def __str__(self) -> str:
         return self.data().decode()
 
@@ -68,9 +75,10 @@ class Trees:
 
     def sample(self, key: Key) -> Tree:
         """Raises `TooLargeError` beyond `LARGEST` symbols, which only grammars of growth 1 come near."""
-        chosen, sizes, todo, choose = list[Rule](), 0, [self.grammar.start_symbol], self._choices(key)
+        chosen, sizes, todo, uniforms = list[Rule](), 0, [self.grammar.start_symbol], key.stream()
         while todo:
-            chosen.append(rule := choose(todo.pop()))
+            rules, sums = self.grammar.choices[todo.pop()]
+            chosen.append(rule := rules[bisect_right(sums, next(uniforms) * sums[-1])])
             todo += reversed([one for one in rule.body if isinstance(one, str)])
             sizes += 1 + len(rule.body)
             if sizes > LARGEST:
@@ -78,30 +86,12 @@ class Trees:
                                     f"nonterminal becomes {self.grammar.growth:.6g} others on average")  # fmt: skip
         return _built(chosen)
 
-    def _choices(self, key: Key) -> Callable[[str], Rule]:
-        uniforms = _uniforms(key)
-        sums = {head: np.cumsum([rule.p for rule in rules]) for head, rules in self.grammar.by_head.items()}
-
-        def choose(head: str) -> Rule:
-            at = sums[head].searchsorted(next(uniforms) * sums[head][-1], side="right")
-            return self.grammar.by_head[head][int(at)]
-
-        return choose
-
     def log_prob(self, value: Any) -> float:
         """Of a derivation, nats."""
         if not isinstance(value, Tree) or value.head != self.grammar.start_symbol:
             return -math.inf
-        total, todo = 0.0, [value]
-        while todo:
-            one = todo.pop()
-            body = tuple(child.head if isinstance(child, Tree) else child for child in one.children)
-            p = next((rule.p for rule in self.grammar.by_head.get(one.head, ()) if rule.body == body), 0.0)
-            if p == 0:
-                return -math.inf
-            total += math.log(p)
-            todo += [child for child in one.children if isinstance(child, Tree)]
-        return total
+        rules, numbers = self.grammar.rules, self.grammar.numbers
+        return sum(math.log(rules[numbers[rule]].p) if rule in numbers else -math.inf for rule in value.rules())
 
     def table(self) -> list[tuple[Tree, float]]:
         """As `PCFG.table`."""
@@ -113,14 +103,7 @@ class Trees:
 
     def encode(self, tree: Tree) -> Any:
         """A draw as JSON: the number of the rule at each place, from left to right."""
-        numbers = {(rule.head, rule.body): i for i, rule in enumerate(self.grammar.rules)}
-        out, todo = list[int](), [tree]
-        while todo:
-            one = todo.pop()
-            body = tuple(child.head if isinstance(child, Tree) else child for child in one.children)
-            out.append(numbers[one.head, body])
-            todo += reversed([child for child in one.children if isinstance(child, Tree)])
-        return out
+        return [self.grammar.numbers[rule] for rule in tree.rules()]
 
     def decode(self, data: Any) -> Tree:
         """The draw that `encode` wrote."""
@@ -136,10 +119,3 @@ def _built(rules: Sequence[Rule]) -> Tree:
     for rule in reversed(rules):  # what is built last stands first
         done.append(Tree(rule.head, tuple(done.pop() if isinstance(one, str) else one for one in rule.body)))
     return done[0]
-
-
-def _uniforms(key: Key) -> Iterator[float]:
-    at = 0
-    while True:
-        yield from key.fold(str(at)).uniforms(16)
-        at += 1

@@ -163,10 +163,10 @@ def teach(guide: Guide, lm: LanguageModel) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(automaton.classes, kind="stable")
     first = np.searchsorted(automaton.classes[order], np.arange(automaton.next.shape[1]))
     seen, visits = np.zeros((automaton.size, len(first))), np.zeros(automaton.size)
-    steps = iter(_shown(range(LESSONS * PILOT_BLOCK), f"seeing what {lm.name} writes under {guide.name}"))
-    for _ in range(LESSONS):
+    for lesson in range(LESSONS):
         texts, states = list(starts), np.zeros(PILOTS, np.int32)
-        for _ in zip(range(PILOT_BLOCK), steps, strict=False):
+        what = f"seeing what {lm.name} writes under {guide.name} ({lesson + 1} of {LESSONS})"
+        for _ in _shown(range(PILOT_BLOCK), what):
             p = np.exp(np.asarray(lm.engine.next_log_probs(texts))[:PILOTS])
             np.add.at(seen, states, np.add.reduceat(p[:, order], first, 1))
             np.add.at(visits, states, 1.0)

@@ -39,12 +39,12 @@ class Place:
 
     __slots__ = ("around", "at", "following", "log_weight", "matched")
 
-    def __init__(self, at: Any, matched: int) -> None:
+    def __init__(self, at: Any, matched: int, log_weight: float | None = None) -> None:
         self.at = at
         self.matched = matched
         self.following: dict[int, Place] = {}
         self.around: Around | None = UNKNOWN
-        self.log_weight: float | None = None
+        self.log_weight = log_weight
         """Of a block that has ended here, nats; None while it goes on."""
 
 
@@ -67,7 +67,6 @@ class Reader(Finished):
         self._finish = finish
         self._start = Place(start, 0)
         self._places: dict[tuple[Any, int], Place] = {}
-        self._ends: dict[float, Place] = {}
         self.dead = self._end(-math.inf)
         self.automaton = self
 
@@ -172,12 +171,9 @@ class Reader(Finished):
         return self._places.setdefault((at, matched), Place(at, matched))
 
     def _end(self, log_weight: float) -> Place:
-        if log_weight not in self._ends:
-            if not log_weight < math.inf:  # nan too
-                raise ValueError(f"{self.grammar!r} has given a text the log weight {log_weight}: finite, or -inf")
-            self._ends[log_weight] = end = Place(None, 0)
-            end.log_weight = log_weight
-        return self._ends[log_weight]
+        if not log_weight < math.inf:  # nan too
+            raise ValueError(f"{self.grammar!r} has given a text the log weight {log_weight}: finite, or -inf")
+        return Place(None, 0, log_weight)
 
     def __repr__(self) -> str:
         return f"Reader({self.name})"

@@ -9,7 +9,6 @@ never 0, however little passes. Where many were rejected and all that can pass a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -83,7 +82,7 @@ class Urn:
 
     def __init__(self, masses: np.ndarray, key: Key) -> None:
         self._masses = masses.copy()
-        self._uniforms = _uniforms(key)
+        self._uniforms = key.stream()
         self._sums: np.ndarray | None = None
         self._before: dict[int, float] = {}
         """Masses that were changed since the sums were taken."""
@@ -182,8 +181,3 @@ class _Path:
         self.taken = (*self.taken, one)
         self.p *= probabilities[one]
         return one
-
-
-def _uniforms(key: Key) -> Iterator[float]:
-    for i in count():
-        yield from key.fold(str(i)).uniforms(8)

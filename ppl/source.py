@@ -8,9 +8,10 @@ batching.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b, shake_128
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Key:
         blocks = (blake2b(b"%d" % i, digest_size=64, key=self.digest).digest() for i in range(-(-count // 8)))
         bits = np.frombuffer(b"".join(blocks), "<u8")[:count]
         return (((bits >> np.uint64(12)).astype(np.float64) + 0.5) * _TO_UNIT).tolist()
+
+    def stream(self) -> Iterator[float]:
+        """Uniforms without end, for who does not know how many it takes."""
+        for i in count():
+            yield from self.fold(str(i)).uniforms(8)
 
     @property
     def data(self) -> np.ndarray:

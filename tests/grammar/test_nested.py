@@ -75,7 +75,8 @@ def test_against_a_naive_reader(system: list[list[list[int | None]]]) -> None:
         assert not right
         return
     except GrammarError as error:
-        assert "is defined as itself" in str(error)  # noqa: PT017
+        if "is defined as itself" not in str(error):
+            raise
         return
     for text in (bytes(some) for n in range(6) for some in product(LETTERS, repeat=n)):
         state = language.advance(language.start(), text)

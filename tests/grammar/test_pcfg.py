@@ -105,7 +105,8 @@ def test_recursive_grammars(data: st.DataObject) -> None:
     try:
         grammar = data.draw(grammars(recursive=True))
     except GrammarError as error:
-        assert "is not consistent" in str(error)  # noqa: PT017
+        if "is not consistent" not in str(error):
+            raise
         return
     for text in data.draw(st.lists(st.text("abé", max_size=4), min_size=3, max_size=3)):
         whole = text.encode()

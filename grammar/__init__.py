@@ -12,12 +12,13 @@ from ppl.grammar.errors import (
 from ppl.grammar.language import Language
 from ppl.grammar.of import of
 from ppl.grammar.pcfg import PCFG, pcfg
+from ppl.grammar.potential import Potential, potential
 from ppl.grammar.regular import Regular, choice, everything, regex
 from ppl.grammar.schema import json_schema
 from ppl.grammar.trees import Rule, Tree
 
 __all__ = [
-    "CFG", "EmptyLanguageError", "GrammarError", "Language", "PCFG", "Regular", "RegexError", "Rule", "TooLargeError",
-    "Tree", "UnreachableByTokensError", "UnsupportedSchemaError", "cfg", "choice", "everything", "json_schema", "of",
-    "pcfg", "regex",
+    "CFG", "EmptyLanguageError", "GrammarError", "Language", "PCFG", "Potential", "Regular", "RegexError", "Rule",
+    "TooLargeError", "Tree", "UnreachableByTokensError", "UnsupportedSchemaError", "cfg", "choice", "everything",
+    "json_schema", "of", "pcfg", "potential", "regex",
 ]  # fmt: skip

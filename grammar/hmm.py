@@ -49,6 +49,18 @@ class HMM:
         """Each token depends on the one before: `start` [V], `transition` [V, V]."""
         return cls(start, transition, np.eye(len(start)))
 
+    @classmethod
+    def of_classes(cls, classes: np.ndarray, start: np.ndarray, transition: np.ndarray, within: np.ndarray) -> HMM:
+        """Each token is of one class, and depends on the class of the one before: class bigrams.
+
+        `classes` int [V], `start` [K] and `transition` [K, K] of classes, `within` [V] the probability of each token
+        in its class (not normalised). A class of no tokens that can be entered is a `ValueError`.
+        """
+        emission = np.zeros((len(start), len(classes)))
+        emission[classes, np.arange(len(classes))] = within
+        total = emission.sum(1, keepdims=True)
+        return cls(start, transition, np.divide(emission, total, where=total > 0, out=emission))
+
     @property
     def vocab_size(self) -> int:
         return self.emission.shape[1]

@@ -15,6 +15,7 @@ from ppl.grammar.errors import UnreachableByTokensError
 from ppl.grammar.vocabulary import Vocabulary
 
 BLOCK = 64  # states that are walked at once
+STATES, CLASSES = 8, 64  # the least rows and columns of a table on the device
 
 
 class TokenDFA:
@@ -152,6 +153,28 @@ def merged(table: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     small, of_class = np.unique(table, axis=1, return_inverse=True)
     used, classes = np.unique(of_class.reshape(-1)[classes], return_inverse=True)
     return np.ascontiguousarray(small[:, used]), classes.astype(np.int32)
+
+
+def padded(table: np.ndarray, ahead: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """A table, whose last state is never left, and what is known of its states, in one shape for nearly all.
+
+    So programs are compiled once for many grammars. What is added is never entered.
+    """
+    rows, columns = (_room(length, least) for length, least in zip(table.shape, (STATES, CLASSES), strict=True))
+    more = rows - len(table)
+    wide = np.pad(table, ((0, more), (0, columns - table.shape[1])), constant_values=len(table) - 1)
+    return narrow(wide), None if ahead is None else np.pad(ahead, ((0, 0), (0, more)), constant_values=-np.inf)
+
+
+def narrow(numbers: np.ndarray) -> np.ndarray:
+    """As int16 where they are small enough: half of the memory, and of what each token reads of it."""
+    return numbers.astype(np.int16 if numbers.max(initial=0) < 2**15 else np.int32)
+
+
+def _room(length: int, least: int) -> int:
+    while least < length:
+        least *= 2
+    return least
 
 
 def _spelled(dfa: DFA, vocabulary: Vocabulary) -> tuple[list[bytes], np.ndarray]:

@@ -32,9 +32,9 @@ class Restricted(Extension):
 
     def __init__(
         self, lm: LanguageModel, text: Text, until: tuple[str, ...], max_tokens: int, options: Options, guide: Guide,
-        state: int = 0, horizon: int | None = None, start: int | None = None,
+        state: Any = None, horizon: int | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(lm, text, until, max_tokens, options, state)
+        super().__init__(lm, text, until, max_tokens, options, guide.automaton.start() if state is None else state)
         self.guide = guide
         self.horizon = max_tokens if horizon is None else horizon
         self.start = len(text) if start is None else start

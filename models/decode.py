@@ -16,13 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppl.grammar.tokens import merged
+from ppl.grammar.tokens import merged, narrow, padded
 from ppl.models.draw import Sampling, Steer, pick
 from ppl.models.sums import LEAST_ROWS, log_normalised
 from ppl.models.transformer import CHUNK, Cache, Config, Params, Stems, advance, logits, score
 
 SHORT = 16  # tokens after which it pays to go on in a smaller call
-STATES, CLASSES = 8, 64  # the least rows and columns of a stop table
 
 
 class Stop(NamedTuple):
@@ -39,12 +38,9 @@ class Stop(NamedTuple):
 
     @classmethod
     def of(cls, table: np.ndarray, classes: np.ndarray, last: int, ahead: np.ndarray | None = None) -> Stop:
-        """On the device, in one shape for nearly all: what is added to `table` and `ahead` is never entered."""
-        rows, columns = (_room(length, least) for length, least in zip(table.shape, (STATES, CLASSES), strict=True))
-        more = rows - len(table)
-        wide = np.pad(table, ((0, more), (0, columns - table.shape[1])), constant_values=len(table) - 1)
-        steer = None if ahead is None else np.pad(ahead, ((0, 0), (0, more)), constant_values=-np.inf)
-        return cls(jnp.asarray(wide, jnp.int32), jnp.asarray(classes, jnp.int32), last,
+        """On the device, in one shape for nearly all."""
+        wide, steer = padded(table, ahead)
+        return cls(jnp.asarray(wide), jnp.asarray(narrow(classes)), last,
                    None if steer is None else jnp.asarray(steer, jnp.float32))  # fmt: skip
 
     @classmethod
@@ -56,12 +52,6 @@ class Stop(NamedTuple):
     def never(cls, vocab_size: int) -> Stop:
         """Runs to the end that the caller sets."""
         return cls.at(np.zeros((2, vocab_size), np.int32))
-
-
-def _room(length: int, least: int) -> int:
-    while least < length:
-        least *= 2
-    return least
 
 
 class Progress(NamedTuple):
@@ -203,7 +193,8 @@ def decode(
         token, *logs = pick(logits(params, now.hidden), u, forced[:, i], how, steer)
         states, cache = advance(params, config, token[:, None], cache, now.lengths, active, stems)
         tokens = tokens.at[:, i].set(token)
-        automaton = jnp.where(active, stop.table[now.state, stop.classes[token]], now.state)
+        behind = stop.table[now.state, stop.classes[token]].astype(jnp.int32)
+        automaton = jnp.where(active, behind, now.state)
         lengths = now.lengths + active
         now = Progress(jnp.where(active[:, None], states[:, 0], now.hidden), lengths, automaton)
         sums = [total + jnp.where(active, log, 0.0) for total, log in zip(sums, logs, strict=True)]

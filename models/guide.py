@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl.grammar.errors import EmptyLanguageError, GrammarError
 from ppl.grammar.lookahead import ROWS, class_mass, log_ahead
+from ppl.grammar.potential import Words, words_of
 from ppl.grammar.regular import Regular
 from ppl.grammar.tokens import TokenDFA
 from ppl.grammar.vocabulary import Vocabulary
@@ -18,7 +19,6 @@ from ppl.models.decode import Stop
 from ppl.models.draw import PLAIN
 from ppl.models.finished import Finished
 from ppl.models.text import Text
-from ppl.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ppl.models.language_model import LanguageModel
@@ -87,6 +87,16 @@ class Guide(Finished):
         mask = np.where(self._log_h > -np.inf, 0.0, -np.inf)
         return Stop.of(self.automaton.next, self.automaton.classes, self.automaton.done, mask)
 
+    def potential(self, max_tokens: int) -> Words:
+        """For a jitted loop of one's own: see `ppl.grammar.potential`.
+
+        What `canonical` or the check of a grammar says of finished blocks is not in it.
+
+        Raises:
+            GrammarError: there is no block of at most so many tokens.
+        """
+        return words_of(self.automaton, self._log_h, max_tokens)
+
     def walk(self, state: int, tokens: Sequence[int]) -> int:
         """The state behind some tokens."""
         for token in tokens:
@@ -134,11 +144,6 @@ def taught(lm: LanguageModel, grammar: Regular, vocabulary: Vocabulary, stops: n
         lm.kept.write({"next": automaton.next, "classes": automaton.classes, "accept": automaton.accept,
                        "prior": guide._prior, "seen": seen, "visits": visits}, *what)  # fmt: skip
     return guide
-
-
-def vocabulary_of(tokenizer: Tokenizer, size: int) -> Vocabulary:
-    """What the tokens of a model write."""
-    return Vocabulary(tokenizer.token_bytes(), tokenizer.eos, size)
 
 
 def unigram(lm: LanguageModel) -> np.ndarray:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 
 from ppl.effects import Call
-from ppl.grammar.language import Language
-from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
 from ppl.models import chat, checkpoint, files
+from ppl.models.blocks import Blocks
 from ppl.models.checked import Checked
 from ppl.models.compiled import keep_compiled
 from ppl.models.constrained import Constrained, Local, Restricted
 from ppl.models.decode import Stop
-from ppl.models.draw import PLAIN, Options
+from ppl.models.draw import PLAIN
 from ppl.models.engine import Engine
 from ppl.models.extension import Extension
-from ppl.models.guide import Guide, taught, unigram, vocabulary_of
+from ppl.models.guide import Guide, taught, unigram
 from ppl.models.kept import Kept
 from ppl.models.next_token import NextToken
-from ppl.models.reader import Reader, check_mode
-from ppl.models.stops import Until, stop_table, stops_of
+from ppl.models.reader import Reader
+from ppl.models.stops import stop_table
 from ppl.models.text import Text
 from ppl.models.tokenizer import Tokenizer
 
 
-class LanguageModel:
+class LanguageModel(Blocks[Extension]):
     """A transformer with its tokenizer; `extend` is what programs sample from.
 
     It is a light handle: `handle()` gives another one over the same engine, whose `tokens` counts what was
@@ -37,6 +36,7 @@ class LanguageModel:
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str = "model", kept: Kept | None = None) -> None:
+        super().__init__()
         self.engine = engine
         self.tokenizer = tokenizer
         self.name = name
@@ -44,7 +44,6 @@ class LanguageModel:
         self.kept = kept
         """Where what is worked out about grammars is kept for other processes; None: nowhere."""
         self._stops: dict[tuple[str, ...], tuple[Stop, np.ndarray]] = {}
-        self._guides: dict[Any, Any] = {}  # by grammar, until, finish; and what they need of the model
 
     def handle(self) -> LanguageModel:
         """Another handle, with its own count of tokens."""
@@ -93,97 +92,6 @@ class LanguageModel:
             raise ValueError(f"a prompt of {len(out)} tokens does not fit {self.name}: its context holds "
                              f"{self.engine.capacity} tokens, prompt and answer together")  # fmt: skip
         return out
-
-    def extend(
-        self,
-        text: Text,
-        *,
-        until: Until = None,
-        max_tokens: int = 256,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        bias: Mapping[int, float] | None = None,
-        grammar: Any = None,
-        mode: Literal["exact", "local"] = "exact",
-        finish: bool = False,
-        canonical: bool = False,
-    ) -> Extension:
-        """The distribution of `text` with one more block behind it.
-
-        The block ends with the token that completes `until` (a string or the name of a special token; one of them, if
-        these are several), with an end-of-text token, at `max_tokens`, or at the end of the context. The other options
-        are those of `ppl.models.draw.Options`; with any of them this *is* the changed model, and no weight corrects for
-        it. To draw from it and weigh by the model as it is, make it a proposal (not one that cuts tokens off: no weight
-        brings these back). It costs nothing more: both probabilities come from one pass.
-
-            sample("step", lm.extend(text), proposal=lm.extend(text, temperature=0.7))
-
-        With a `grammar` it is the measure p(block) * 1[the block is in its language]: draws come with their exact
-        weight, and the evidence is the probability that the model writes such a block. The block is what is written, an
-        end-of-text token left out; it may end with one (which is weighed), by `until`, at `max_tokens`, and as soon as
-        it is complete: in the language, where no longer text begins with it. With `finish` an end-of-text token is
-        asked for there too. `canonical` leaves out blocks whose tokens are not those that the tokenizer has for their
-        text. A type will do for a grammar: see `ppl.grammar.of`. `mode="local"` is the distribution that
-        masks each token: normalised, and another one. A regular language steers the decode loop on the device; what is
-        not regular, a `cfg` or any `ppl.grammar.Language`, is checked on the host: see `Checked`.
-
-        Raises:
-            TypeError: `text` is not a `Text`.
-            ValueError: `max_tokens` < 1, `until` empty or impossible to write, `text` has no room left, or an option
-                that makes no sense.
-            GrammarError: nothing can be written: there is no text in the language, or no tokens for one, or it takes
-                more than `max_tokens`.
-        """
-        until = stops_of(until)
-        for one in until if until not in self._stops else ():
-            self.tokenizer.follow(one)  # raises for what no token can write
-        self.stop(until)  # raises for half a special token
-        asked = temperature != 1 or top_k is not None or top_p is not None or min_p is not None or bias
-        options = Options.of(temperature, top_k, top_p, min_p, bias) if asked else PLAIN
-        if grammar is None:
-            if canonical:
-                raise ValueError("canonical=True needs a grammar: ppl.grammar.everything() allows all texts")
-            return Extension(self, text, until, max_tokens, options)
-        guide = self.guide(of(grammar), until, finish, canonical)
-        guide.check(max_tokens)
-        check_mode(mode, guide)
-        parts: Any = self, text, until, max_tokens, options, guide
-        made: Any
-        if isinstance(guide, Reader):
-            made = Checked(Restricted(*parts))
-        else:
-            made = Constrained.of(*parts) if mode == "exact" else Local(*parts)
-        return made  # to a program it is what an `Extension` is
-
-    @overload
-    def guide(
-        self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide: ...
-    @overload
-    def guide(
-        self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide | Reader: ...
-    def guide(
-        self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide | Reader:
-        """A grammar over the tokens of this model; made once. What is not regular is read on the host.
-
-        Raises:
-            GrammarError: nothing can be written.
-        """
-        key = grammar, until, finish, canonical
-        if key not in self._guides:
-            if "vocabulary" not in self._guides:
-                self._guides["vocabulary"] = vocabulary_of(self.tokenizer, self.engine.config.vocab_size)
-            vocabulary, stops = self._guides["vocabulary"], self.stop(until)[1]
-            if isinstance(grammar, Regular):
-                guide = taught(self, grammar, vocabulary, stops, finish)
-            else:
-                guide = Reader(grammar, vocabulary, stops, finish)
-            self._guides[key] = guide.only_canonical() if canonical else guide
-        return self._guides[key]
 
     @property
     def unigram(self) -> np.ndarray:
@@ -243,10 +151,31 @@ class LanguageModel:
     def stop(self, until: tuple[str, ...]) -> tuple[Stop, np.ndarray]:
         """The automaton that watches for `until` and the end of the text, on the device and on the host."""
         if until not in self._stops:
-            size = self.engine.config.vocab_size
-            table = stop_table(self.tokenizer, until, size)
+            table = stop_table(self.tokenizer, until, self._vocab_size)
             self._stops[until] = Stop.at(table), table
         return self._stops[until]
+
+    @property
+    def _vocab_size(self) -> int:
+        return self.engine.config.vocab_size
+
+    def _check_stops(self, until: tuple[str, ...]) -> None:
+        for one in until if until not in self._stops else ():
+            self.tokenizer.follow(one)  # raises for what no token can write
+        self.stop(until)  # raises for half a special token
+
+    def _stop_table(self, until: tuple[str, ...]) -> np.ndarray:
+        return self.stop(until)[1]
+
+    def _guide(self, grammar: Regular, stops: np.ndarray, finish: bool) -> Guide:
+        return taught(self, grammar, self._vocabulary, stops, finish)
+
+    def _blocks(self, parts: tuple[Any, ...], guide: Guide | Reader | None, local: bool) -> Any:
+        if guide is None:
+            return Extension(*parts)
+        if isinstance(guide, Reader):
+            return Checked(Restricted(*parts, guide))
+        return Local(*parts, guide) if local else Constrained.of(*parts, guide)
 
     def __repr__(self) -> str:
         return f"<language model {self.name}>"

@@ -68,35 +68,40 @@ class Reader(Finished):
         self._start = Place(start, 0)
         self._places: dict[tuple[Any, int], Place] = {}
         self.dead = self._end(-math.inf)
-        self.automaton = self
 
-    def advance(self, state: Place | int, token: int) -> Place:
-        """The state behind one more token. 0 is the start."""
-        place = self._place(state)
+    @property
+    def automaton(self) -> Reader:
+        """Itself: it reads tokens as the automaton of a regular language does."""
+        return self
+
+    def start(self) -> Place:
+        """The state before the first token."""
+        return self._start
+
+    def advance(self, place: Place, token: int) -> Place:
+        """The state behind one more token."""
         if place.log_weight is not None:
             return self.dead
         if token not in place.following:
             place.following[token] = self._read(place.at, place.matched, token)
         return place.following[token]
 
-    def walk(self, state: Place | int, tokens: Sequence[int]) -> Place:
+    def walk(self, place: Place, tokens: Sequence[int]) -> Place:
         """The state behind some tokens."""
-        place = self._place(state)
         for token in tokens:
             place = self.advance(place, token)
         return place
 
-    def over(self, state: Place | int) -> bool:
+    def over(self, place: Place) -> bool:
         """Whether a block has ended, well or not."""
-        return self._place(state).log_weight is not None
+        return place.log_weight is not None
 
-    def ahead(self, state: Place | int, left: int) -> float:
+    def ahead(self, place: Place, left: int) -> float:
         """log psi, nats: what is known of the weight of a block with so many tokens left; its weight where it is over.
 
         -inf where it can't end well in `left` more tokens, less where it may not be able to in tokens of a byte each.
         How probable an end is to the model it does not say.
         """
-        place = self._place(state)
         if place.log_weight is not None:
             return place.log_weight
         if left <= 0:
@@ -106,13 +111,12 @@ class Reader(Finished):
             return -math.inf
         return self.value(place) + (0.0 if least <= left else LATE)
 
-    def value(self, state: Place | int) -> float:
+    def value(self, place: Place) -> float:
         """As `ahead`, of the weight alone."""
-        return log_value(self.grammar, self._place(state).at)
+        return log_value(self.grammar, place.at)
 
-    def around(self, state: Place | int, left: int) -> tuple[list[int], np.ndarray] | None:
+    def around(self, place: Place, left: int) -> tuple[list[int], np.ndarray] | None:
         """All tokens that may follow, and `ahead` behind each; None if there are more than `FEW`."""
-        place = self._place(state)
         if place.around is UNKNOWN:
             place.around = self._around(place)
         if place.around is None:
@@ -144,14 +148,11 @@ class Reader(Finished):
 
     def check(self, max_tokens: int) -> None:
         """Raise `GrammarError` if it is plain that there is no block of at most so many tokens."""
-        if max_tokens < 1 or self.ahead(0, max_tokens) > -math.inf:
+        if max_tokens < 1 or self.ahead(self._start, max_tokens) > -math.inf:
             return
         least = needs(self.grammar, self._start.at)
         raise GrammarError(f"{self.grammar!r} has no block for max_tokens={max_tokens}: the shortest text has "
                            f"{least:g} bytes, and no token has more than {self.longest}")  # fmt: skip
-
-    def _place(self, state: Place | int) -> Place:
-        return state if isinstance(state, Place) else self._start
 
     def _read(self, at: Any, matched: int, token: int) -> Place:
         grammar, tokens = self.grammar, self.vocabulary.tokens

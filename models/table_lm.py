@@ -14,24 +14,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from ppl.distributions import Categorical
-from ppl.grammar.language import Language
-from ppl.grammar.of import of
 from ppl.grammar.regular import Regular
+from ppl.models.blocks import Blocks
 from ppl.models.checked import Rejected, step
 from ppl.models.constrained import Constrained
 from ppl.models.draw import Options
 from ppl.models.extension import missed
-from ppl.models.guide import Guide, vocabulary_of
+from ppl.models.guide import Guide
 from ppl.models.pieces import Pieces
-from ppl.models.reader import Reader, check_mode
+from ppl.models.reader import Reader
 from ppl.models.rejection import Given, Urn, outcomes
-from ppl.models.stops import Until, check_block, stop_table, stops_of
+from ppl.models.stops import check_block, stop_table
 from ppl.models.text import Text, Tokenizer
 from ppl.source import Key
 
@@ -39,7 +38,7 @@ NextTokens = Callable[[str], Mapping[str, float]]
 Block = tuple[int, ...]  # tokens
 
 
-class TableLM:
+class TableLM(Blocks["TableExtension"]):
     """`next_tokens(text)` gives the probability of each next token; those of one text sum to 1.
 
     `alphabet` lists the tokens, characters or strings, `eos` those among them that end a text. `text` and `extend` are
@@ -50,79 +49,40 @@ class TableLM:
     """
 
     def __init__(self, alphabet: str | Sequence[str], next_tokens: NextTokens, eos: str | Sequence[str] = "") -> None:
+        super().__init__()
         self.alphabet = tuple(alphabet)
         if missing := set(eos) - set(self.alphabet):
             raise ValueError(f"TableLM: eos {''.join(missing)!r} is not in the alphabet {alphabet!r}")
         self.tokenizer = Tokenizer(_backend(self.alphabet), [self.alphabet.index(c) for c in eos])
         self.next_tokens = next_tokens
-        self._guides: dict[Any, Any] = {}
 
     def text(self, text: str) -> Text:
         """The tokens of a prompt; of several that fit, the longest."""
         return Text.of(self.tokenizer, text)
 
-    def extend(
-        self,
-        text: Text,
-        *,
-        until: Until = None,
-        max_tokens: int = 256,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        bias: Mapping[int, float] | None = None,
-        grammar: Any = None,
-        mode: Literal["exact", "local"] = "exact",
-        finish: bool = False,
-        canonical: bool = False,
-    ) -> TableExtension:
-        """As `LanguageModel.extend`.
+    @property
+    def _vocab_size(self) -> int:
+        return len(self.alphabet)
 
-        Raises:
-            ValueError: `max_tokens` < 1, an empty `until`, or an option that makes no sense.
-            GrammarError: as there.
-        """
-        options = Options.of(temperature, top_k, top_p, min_p, bias)
-        parts: Any = self, text, stops_of(until), max_tokens, options
-        if grammar is None:
-            if canonical:
-                raise ValueError("canonical=True needs a grammar: ppl.grammar.everything() allows all texts")
+    def _check_stops(self, until: tuple[str, ...]) -> None:
+        """Any string will do: one that no token writes is never seen."""
+
+    def _stop_table(self, until: tuple[str, ...]) -> np.ndarray:
+        return stop_table(self.tokenizer, until, self._vocab_size)
+
+    def _guide(self, grammar: Regular, stops: np.ndarray, finish: bool) -> Guide:
+        """All tokens are taken to be equally probable."""
+        size = self._vocab_size
+        return Guide.of(grammar, self._vocabulary, stops, finish, np.full(size, 1 / size))
+
+    def _blocks(self, parts: tuple[Any, ...], guide: Guide | Reader | None, local: bool) -> Any:
+        if guide is None:
             return TableExtension(*parts)
-        guide = self.guide(of(grammar), stops_of(until), finish, canonical)
-        guide.check(max_tokens)
-        check_mode(mode, guide)
-        made: Any
         if isinstance(guide, Reader):
-            made = TableChecked(TableRestricted(*parts, guide=guide))
-        elif mode == "local":
-            made = TableLocal(*parts, guide=guide)
-        else:
-            made = Constrained(TableRestricted(*parts, guide=guide), TableSteered(*parts, guide=guide))
-        return made
-
-    @overload
-    def guide(
-        self, grammar: Regular, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide: ...
-    @overload
-    def guide(
-        self, grammar: Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide | Reader: ...
-    def guide(
-        self, grammar: Regular | Language, until: tuple[str, ...] = (), finish: bool = False, canonical: bool = False
-    ) -> Guide | Reader:
-        """As `LanguageModel.guide`; what steers takes all tokens to be equally probable."""
-        key = grammar, until, finish, canonical
-        if key not in self._guides:
-            size = len(self.alphabet)
-            vocabulary, stops = vocabulary_of(self.tokenizer, size), stop_table(self.tokenizer, until, size)
-            guide = (
-                Guide.of(grammar, vocabulary, stops, finish, np.full(size, 1 / size)) if isinstance(grammar, Regular)
-                else Reader(grammar, vocabulary, stops, finish)
-            )  # fmt: skip
-            self._guides[key] = guide.only_canonical() if canonical else guide
-        return self._guides[key]
+            return TableChecked(TableRestricted(*parts, guide=guide))
+        if local:
+            return TableLocal(*parts, guide=guide)
+        return Constrained(TableRestricted(*parts, guide=guide), TableSteered(*parts, guide=guide))
 
     def __repr__(self) -> str:
         return f"<table language model of {self.tokenizer.size} tokens>"
@@ -260,12 +220,17 @@ class TableRestricted(TableExtension):
     __slots__ = ("guide", "horizon", "start", "state")
 
     def __init__(
-        self, *parts: Any, guide: Guide | Reader, state: int = 0, horizon: int | None = None, start: int | None = None
+        self,
+        *parts: Any,
+        guide: Guide | Reader,
+        state: Any = None,
+        horizon: int | None = None,
+        start: int | None = None,
     ) -> None:
         super().__init__(*parts)
         self.guide = guide
         self.start = len(self.text) if start is None else start
-        self.state = state
+        self.state = guide.automaton.start() if state is None else state
         self.horizon = self.max_tokens if horizon is None else horizon
 
     def log_prob(self, value: Any) -> float:

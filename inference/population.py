@@ -59,7 +59,7 @@ class Step:
 
 
 class NoEvidence(ValueError):
-    """The algorithm gives draws from the posterior and no estimate of its evidence."""
+    """The algorithm gives draws from the posterior, or solutions with scores, and no estimate of the evidence."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,20 @@ class Population(Generic[T]):
     diagnostics: Mapping[str, Any] | None = None
     """What the algorithm says of its own quality, e.g. r-hat of a Markov chain."""
     normalised: bool = False
-    """Whether the weights are known up to a constant only, as those of Markov chains: then there is no evidence."""
+    """Whether the weights are known up to a constant only, as those of Markov chains, or are the scores of a search:
+    then there is no evidence."""
 
     @property
     def log_evidence(self) -> float:
         """log of the mean weight; exp of it is unbiased for the evidence Z.
 
         Raises:
-            NoEvidence: the particles are draws from the normalised posterior.
+            NoEvidence: the particles are draws from the normalised posterior, or what a search has found.
         """
         if self.normalised:
             raise NoEvidence(
-                "draws of such Markov chains do not estimate the evidence: those of MCMC, SMC and Importance do"
+                "this algorithm (Markov chains that start anywhere, or a search) does not estimate the evidence: "
+                "Importance, SMC and MCMC do"
             )
         return weights.log_mean_exp(self.log_weights)
 

@@ -182,6 +182,8 @@ def decode(
     and score are the same bits.
     """
     rows, room = forced.shape
+    # Kept in 16 bits, but read in 32: the gather of the loop would convert each number at each token.
+    stop = stop._replace(table=stop.table.astype(jnp.int32), classes=stop.classes.astype(jnp.int32))
 
     def going(state: Any) -> Array:
         return jnp.sum(state[1]) > jnp.where(state[0] < SHORT, 0, least)
@@ -193,8 +195,7 @@ def decode(
         token, *logs = pick(logits(params, now.hidden), u, forced[:, i], how, steer)
         states, cache = advance(params, config, token[:, None], cache, now.lengths, active, stems)
         tokens = tokens.at[:, i].set(token)
-        behind = stop.table[now.state, stop.classes[token]].astype(jnp.int32)
-        automaton = jnp.where(active, behind, now.state)
+        automaton = jnp.where(active, stop.table[now.state, stop.classes[token]], now.state)
         lengths = now.lengths + active
         now = Progress(jnp.where(active[:, None], states[:, 0], now.hidden), lengths, automaton)
         sums = [total + jnp.where(active, log, 0.0) for total, log in zip(sums, logs, strict=True)]

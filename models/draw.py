@@ -169,7 +169,7 @@ class Steer(NamedTuple):
     values: Array
     """float32 [rows, K], -inf for what is forbidden."""
     classes: Array
-    """int16 or int32 [vocabulary]"""
+    """int32 [vocabulary]"""
 
 
 def pick(logits: Array, u: Array, forced: Array, how: Sampling, steer: Steer | None = None) -> Picked:

@@ -10,16 +10,19 @@ from ppl.choice import Choice
 from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, log_odds, uniform
 from ppl.host import Result, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
+from ppl.inference.best_first import AStar
 from ppl.inference.enumerate import Enumerate
 from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
 from ppl.inference.islands import Islands
 from ppl.inference.kernels import Kernel, cycle, mixture, repeat
 from ppl.inference.mcmc import MCMC, ParallelTempering
+from ppl.inference.mcts import MCTS
 from ppl.inference.mh import PMMH, Block, SingleSite, Suffix
 from ppl.inference.nuts import NUTS
 from ppl.inference.population import NoEvidence, Population, collapse
 from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified
+from ppl.inference.search import DVTS, REBASE, Beam, Pruned
 from ppl.inference.smc import SMC, stepwise
 from ppl.inference.ssp import SSP
 from ppl.inference.systematic import Systematic, WithoutReplacement
@@ -44,15 +47,15 @@ if TYPE_CHECKING:
     from ppl.numpyro_bridge import from_numpyro, to_numpyro
 
 __all__ = [
-    "Adaptive", "Algorithm", "Bernoulli", "Block", "Categorical", "Choice", "Distribution", "Enumerate",
-    "Importance", "InferenceWarning", "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "Measure",
-    "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population",
-    "Posterior", "Program", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "SingleSite",
-    "Stratified", "Suffix", "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement", "ZeroEvidence",
-    "annealed", "call", "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many",
-    "intervene", "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose",
-    "recorded", "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise",
-    "tempered", "to_numpyro", "trace", "twist", "uniform",
+    "AStar", "Adaptive", "Algorithm", "Beam", "Bernoulli", "Block", "Categorical", "Choice", "DVTS", "Distribution",
+    "Enumerate", "Importance", "InferenceWarning", "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC",
+    "MCTS", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH", "ParallelTempering",
+    "ParticleGibbs", "Population", "Posterior", "Program", "Pruned", "REBASE", "ReplayError", "Residual", "Result",
+    "Run", "SMC", "SSP", "Selection", "SingleSite", "Stratified", "Suffix", "Systematic", "Tempered", "Trace",
+    "TreeWalk", "WithoutReplacement", "ZeroEvidence", "annealed", "call", "collapse", "condition", "cycle", "dist",
+    "factor", "from_numpyro", "infer", "infer_many", "intervene", "log_odds", "measure", "mixture", "note",
+    "observe", "parallel", "power", "program", "propose", "recorded", "regenerate", "repeat", "replay", "run",
+    "run_many", "sample", "scan", "select", "stepwise", "tempered", "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def _of_run(population: Population[Any]) -> list[str]:
     if "chains" in diagnostics:
         return out + _of_chains(diagnostics)
     count = len(population.log_weights)
-    if count < FEWEST or "island_log_evidence" in diagnostics or diagnostics.get("exact"):
+    if count < FEWEST or "island_log_evidence" in diagnostics or diagnostics.get("exact") or population.normalised:
         return out
     return out + (_of_steps(population.steps, count) if population.steps else _of_weights(population, count))
 

@@ -119,6 +119,25 @@ def test_recursive_grammars(data: st.DataObject) -> None:
             assert math.exp(grammar.log_value(state)) == pytest.approx(some, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.parametrize("text", [
+    'S -> "a" S "b" [0.5] | "b" [0.5]',
+    'S -> S "a" [0.4] | "b" [0.6]',
+    'S -> "a" S "a" [0.3] | "b" S "b" [0.3] | "a" [0.2] | [0.2]',
+    'S -> A "b" [0.5] | "a" [0.5]\n A -> S [0.5] | "a" A [0.2] | [0.3]',
+])  # fmt: skip
+def test_all_texts_of_recursive_grammars(text: str) -> None:
+    """Fails where a start symbol that is complete inside of a text passes for the whole: "ab" of the first grammar."""
+    grammar, some = pcfg(text), 0
+    for n in range(6):
+        for letters in product("ab", repeat=n):
+            one = "".join(letters)
+            right = by_fixed_point(grammar, one.encode())["S", 0, n]
+            assert grammar.prob(one) == pytest.approx(right, rel=1e-6, abs=1e-12)
+            assert (one in grammar) == (right > 0)
+            some += right > 0
+    assert 3 <= some < 40
+
+
 def test_the_inside_algorithm_on_the_device() -> None:
     """Against the chart, for the texts of many grammars at once, impossible ones among them."""
 

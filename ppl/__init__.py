@@ -25,6 +25,7 @@ from ppl.inference.resampling import Adaptive, Multinomial, Residual, Stratified
 from ppl.inference.search import DVTS, REBASE, Beam, Pruned
 from ppl.inference.smc import SMC, stepwise
 from ppl.inference.ssp import SSP
+from ppl.inference.stopping import AdaptiveVote, FirstFinished, Rejection
 from ppl.inference.systematic import Systematic, WithoutReplacement
 from ppl.inference.tempered import Tempered
 from ppl.inference.tree_walk import TreeWalk
@@ -47,15 +48,16 @@ if TYPE_CHECKING:
     from ppl.numpyro_bridge import from_numpyro, to_numpyro
 
 __all__ = [
-    "AStar", "Adaptive", "Algorithm", "Beam", "Bernoulli", "Block", "Categorical", "Choice", "DVTS", "Distribution",
-    "Enumerate", "Importance", "InferenceWarning", "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC",
-    "MCTS", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH", "ParallelTempering",
-    "ParticleGibbs", "Population", "Posterior", "Program", "Pruned", "REBASE", "ReplayError", "Residual", "Result",
-    "Run", "SMC", "SSP", "Selection", "SingleSite", "Stratified", "Suffix", "Systematic", "Tempered", "Trace",
-    "TreeWalk", "WithoutReplacement", "ZeroEvidence", "annealed", "call", "collapse", "condition", "cycle", "dist",
-    "factor", "from_numpyro", "infer", "infer_many", "intervene", "log_odds", "measure", "mixture", "note",
-    "observe", "parallel", "power", "program", "propose", "recorded", "regenerate", "repeat", "replay", "run",
-    "run_many", "sample", "scan", "select", "stepwise", "tempered", "to_numpyro", "trace", "twist", "uniform",
+    "AStar", "Adaptive", "AdaptiveVote", "Algorithm", "Beam", "Bernoulli", "Block", "Categorical", "Choice", "DVTS",
+    "Distribution", "Enumerate", "FirstFinished", "Importance", "InferenceWarning", "Islands", "JournalError",
+    "Kernel", "Key", "Last", "MCMC", "MCTS", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH",
+    "ParallelTempering", "ParticleGibbs", "Population", "Posterior", "Program", "Pruned", "REBASE", "Rejection",
+    "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "SingleSite", "Stratified", "Suffix",
+    "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement", "ZeroEvidence", "annealed", "call",
+    "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many", "intervene",
+    "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose", "recorded",
+    "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise", "tempered",
+    "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray | jax.Array | Sequence[Any]
 
 T = TypeVar("T")
+U = TypeVar("U")
 Vote = Literal["weighted", "majority", "argmax"]
 
 
@@ -72,18 +73,25 @@ class Answers(Generic[T]):
         us = Key.of(seed).fold("posterior").uniforms(n)
         return [items[bisect_right(bounds, u * bounds[-1], 0, len(items) - 1)][0] for u in us]
 
-    def vote(self, how: Vote = "weighted") -> T:
+    @overload
+    def vote(self, how: Vote = "weighted") -> T: ...
+    @overload
+    def vote(self, how: Callable[[Answers[Any]], U]) -> U: ...
+    def vote(self, how: Any = "weighted") -> Any:
         """One answer out of many (values must be hashable); first seen wins ties.
 
         `weighted` is the mode of the posterior; `majority` counts particles and ignores weights; `argmax` takes
-        the particle of the largest weight, which picks the reward model's over-confident mistakes as N grows.
+        the particle of the largest weight, which picks the reward model's over-confident mistakes as N grows. Others
+        are in `ppl.selectors`; any function of the posterior will do.
         """
+        if callable(how):
+            return how(self)
         items = self.items()
         if how == "argmax":
             return max(items, key=lambda item: item[1])[0]
         if how == "majority":
             counts: Counter[Hashable] = Counter(value for value, _ in items)
-            return counts.most_common(1)[0][0]  # pyright: ignore[reportReturnType]
+            return counts.most_common(1)[0][0]
         if how == "weighted":
             return self.mode()
-        raise ValueError(f"vote({how!r}): choose weighted, majority or argmax")
+        raise ValueError(f"vote({how!r}): choose weighted, majority or argmax, or a selector of ppl.selectors")

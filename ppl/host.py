@@ -11,9 +11,9 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -40,6 +40,8 @@ class Result(Generic[T]):
     log_weight: float
     """Natural log of the product of all factors, and of target over proposal for draws with a proposal."""
     killed: str | None = None
+    calls: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """How often each `call` was performed, reward models among them, by name: for all particles together."""
 
 
 def run(
@@ -67,7 +69,7 @@ def run_many(
         Whatever a program, a distribution or a call raises, with a note that names the addresses.
     """
     return [
-        Result(root.run.value if root.killed is None else None, root.log_weight, root.killed)
+        Result(root.run.value if root.killed is None else None, root.log_weight, root.killed, root.calls)
         for root in play(programs, seeds, journal, observers)
     ]
 
@@ -149,7 +151,8 @@ class Root(Generic[T]):
     """One top-level run with its weight."""
 
     __slots__ = (
-        "_answers", "_keys", "_requests", "_twists", "killed", "log_weight", "observers", "record", "run", "source",
+        "_answers", "_keys", "_requests", "_twists", "calls", "killed", "log_weight", "observers", "record", "run",
+        "source",
     )  # fmt: skip
 
     def __init__(self, run: Run[T], source: Source, observers: Sequence[Observer], record: Record | None) -> None:
@@ -160,6 +163,7 @@ class Root(Generic[T]):
         self.record = record
         self.log_weight = 0.0
         self.killed: str | None = None
+        self.calls = dict[str, int]()
         self._twists = Twists()
         self._requests: Sequence[Request | Run[Any]] = ()  # of this round; empty: the run waits for a whole batch
         self._answers: list[Any] = []
@@ -255,11 +259,13 @@ class Root(Generic[T]):
             group.keys.append(block)
             return
         for i, effect in enumerate(effects):
+            kind = type(effect)
+            if kind is Call:
+                self.calls[effect.name] = self.calls.get(effect.name, 0) + 1
             if record is not None:
                 known, answers[i] = record.take(address(i), effect, partial(map, address, range(len(effects))))
                 if known:
                     continue
-            kind = type(effect)
             group = groups[kind, effect.family]
             if not group.effects:
                 group.address = partial(address, i)

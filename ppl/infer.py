@@ -63,5 +63,5 @@ def infer_many(
                 f"infer: {algorithm!r} multiplied its own weight, by exp({result.log_weight}), and it would be lost; "
                 "give the weight to its particles, or put the algorithm around it, like Importance(1)(collapse(...))"
             )
-        out.append(Posterior(result.value))
+        out.append(Posterior(result.value, calls=result.calls))
     return out

@@ -34,8 +34,12 @@ class Posterior(Answers[T]):
     Two posteriors are equal when their runs have equal populations.
     """
 
-    def __init__(self, population: Population[T], runs: Sequence[Posterior[T]] = ()) -> None:
+    def __init__(
+        self, population: Population[T], runs: Sequence[Posterior[T]] = (), calls: Mapping[str, int] | None = None
+    ) -> None:
         self.population = population
+        self.calls = dict(calls or {})
+        """How often each `call` was performed, reward models among them, by name: what `infer` has spent on them."""
         self._runs = tuple(runs)
 
     @staticmethod
@@ -48,8 +52,10 @@ class Posterior(Answers[T]):
             ValueError: there are none, or Markov chains are mixed with weighted particles.
         """
         single = [run for posterior in posteriors for run in posterior.runs]
-        population = runs.merge([run.population for run in single])
-        return Posterior(population, single) if len(single) > 1 else single[0]
+        population, calls = runs.merge([run.population for run in single]), Counter[str]()
+        for run in single:
+            calls.update(run.calls)
+        return Posterior(population, single, calls) if len(single) > 1 else single[0]
 
     @property
     def runs(self) -> tuple[Posterior[T], ...]:
@@ -138,7 +144,8 @@ class Posterior(Answers[T]):
         weighted = zip(population.values, population.log_weights, strict=True)
         values: Any = tuple(f(v) if w > -math.inf else None for v, w in weighted)  # pyright: ignore[reportArgumentType]
         diagnostics = population.diagnostics and {k: v for k, v in population.diagnostics.items() if k != "draws"}
-        return Posterior(replace(population, values=values, diagnostics=diagnostics))  # pyright: ignore[reportReturnType]
+        mapped = replace(population, values=values, diagnostics=diagnostics)
+        return Posterior(mapped, calls=self.calls)  # pyright: ignore[reportReturnType]
 
     def head(self, count: int) -> Posterior[T]:
         """The posterior of the first `count` particles alone: right for independent particles (`Importance`)."""

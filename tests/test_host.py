@@ -17,6 +17,7 @@ from ppl import (
     Importance,
     Key,
     Multinomial,
+    Posterior,
     call,
     factor,
     infer,
@@ -300,3 +301,26 @@ def test_the_garbage_collector_is_left_as_it_was() -> None:
 @program
 async def _dividing() -> float:
     return 1 / await call(int, 0)
+
+
+def test_calls_are_counted_by_name_for_all_particles() -> None:
+    """Those of clones once, though their replays ask again; those that a journal holds too."""
+
+    def judge(x: int) -> float:
+        return -0.1 * x
+
+    @program
+    async def steps() -> int:
+        total = 0
+        for _ in range(3):
+            total += await sample("x", uniform([0, 1]))
+            await factor("right", await call(judge, total))
+        await call(len, "last")
+        return total
+
+    posterior = infer(steps(), SMC(8, Multinomial), seed=0)
+    assert posterior.calls == {"judge": 24, "len": 8}
+    assert posterior.map(str).calls == posterior.calls
+    merged = Posterior.merge([posterior, posterior])
+    assert merged.calls == {"judge": 48, "len": 16}
+    assert run(steps(), 0).calls == {"judge": 3, "len": 1}

@@ -66,7 +66,7 @@ def test_three_votes_can_give_three_answers() -> None:
     assert (split.vote("majority"), split.vote("argmax"), split.vote("weighted")) == ("many", "heavy", "sum")
     assert split.vote() == "sum"
     with pytest.raises(ValueError, match="choose weighted, majority or argmax"):
-        split.vote("median")  # pyright: ignore[reportArgumentType]
+        split.vote("median")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def test_first_seen_wins_ties() -> None:

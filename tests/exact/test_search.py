@@ -118,7 +118,7 @@ def test_a_star_with_a_wrong_heuristic_can_miss() -> None:
         await twist("bound", -5.0 if x == "good" else 0.0)
         await factor("x", -0.1)
         await factor("rest", 0.0 if x == "good" else -1.0)
-        return x  # pyright: ignore[reportPossiblyUnboundVariable]
+        return x
 
     assert infer(trap(), ppl.AStar(2), seed=0).vote("argmax") == "poor"
     assert infer(trap(), ppl.Beam(8, 2), seed=0).vote("argmax") == "good"
@@ -327,7 +327,7 @@ def test_measures_can_be_asked_of_searches() -> None:
     async def three() -> int:
         x = await sample("x", ppl.uniform([0, 1, 2]))
         await factor("x", float(x))
-        return x  # pyright: ignore[reportPossiblyUnboundVariable]
+        return x
 
     def argmax(found: Sequence[tuple[int, float]]) -> int:
         return max(found, key=lambda pair: pair[1])[0]

@@ -1,10 +1,11 @@
-"""The command line: `ppl demo` and `ppl solve`."""
+"""The command line: `ppl demo`, `ppl solve` and `ppl compare`."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn, cast, get_args
 
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 
 from ppl import solve_file, solving
+from ppl.compare_report import run as run_compare
 from ppl.demo import run as run_demo
 from ppl.models.checkpoint import CheckpointError
 from ppl.models.sloppy import Weighting
@@ -19,6 +21,9 @@ from ppl.models.sloppy.task import PRESETS
 from ppl.posterior import Vote
 from ppl.solve_file import FileError
 from ppl.solving import Method
+from ppl.strategies import TABLE
+from ppl.strategies import strategies as by_name
+from ppl.tasks import chain_arithmetic, from_file
 
 app = typer.Typer(
     help="Inference with language models as probabilistic programming.",
@@ -55,12 +60,7 @@ def demo(
     _check(preset, weighting, select)
     if not 1 <= problems <= 500:
         fail(f"--problems {problems}: choose 1 to 500")
-    try:
-        sizes = [int(n) for n in budgets.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or sizes[0] < 1 or sorted(set(sizes)) != sizes:
-        fail(f"--budgets {budgets}: write ascending numbers of generations of at least 1, like 1,2,4,8")
+    sizes = _budgets(budgets)
     with _told():
         run_demo(
             preset,
@@ -102,6 +102,43 @@ def solve(
         typer.echo(solve_file.run(problems, out, how, particles, preset, model, seed, batch, resume, progress))
 
 
+@app.command()
+def compare(
+    task: Annotated[str, typer.Option(help="A task of your own, path.py:name; else the shipped one.")] = "",
+    strategies: Annotated[str, typer.Option(help="Names with commas between; all; or list, to see them.")] = (
+        "majority,best-of-n,weighted-best-of-n,beam,dvts,rebase,published-filter,particle-filter"
+    ),
+    budgets: Annotated[str, typer.Option(help="Generations per problem, ascending.")] = "1,2,4,8,16",
+    problems: Annotated[int, typer.Option(help="How many of the task's problems; 0 for all.")] = 100,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0.")] = 1,
+    reference: Annotated[str, typer.Option(help="The strategy that budgets are measured against.")] = "particle-filter",
+    preset: Preset = "default",
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Folder for the lines, the tables and the pictures.")] = Path("compare"),
+) -> None:
+    """Strategies of the literature on one program: accuracy against what they cost. Goes on where it was stopped."""
+    if strategies == "list":
+        for one in TABLE:
+            typer.echo(f"{one.name:28} {one.about} [{one.source}]")
+        return
+    try:
+        chosen = by_name(strategies)
+    except ValueError as error:
+        fail(error)
+    sizes = _budgets(budgets)
+    if preset not in PRESETS:
+        fail(f"--preset {preset}: choose {' or '.join(PRESETS)}")
+    if problems < 0 or seeds < 1:
+        fail(f"--problems {problems}, --seeds {seeds}: at least 0 (all) and 1")
+    try:
+        found = from_file(task) if task else chain_arithmetic(preset, None, model)
+    except (ValueError, CheckpointError) as error:
+        fail(error)
+    with _told():
+        run_compare(replace(found, problems=found.problems[: problems or None]), chosen, sizes, range(seeds), reference,
+                    out, Console(soft_wrap=True))  # fmt: skip
+
+
 def main() -> None:
     """Entry point of the `ppl` command."""
     gc.freeze()  # what the imports made is never garbage: do not look at it again
@@ -115,6 +152,17 @@ def _told() -> Iterator[None]:
         yield
     except (CheckpointError, FileError, OSError) as error:
         fail(error)
+
+
+def _budgets(text: str) -> list[int]:
+    """Ascending numbers of generations."""
+    try:
+        sizes = [int(n) for n in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or sizes[0] < 1 or sorted(set(sizes)) != sizes:
+        fail(f"--budgets {text}: write ascending numbers of generations of at least 1, like 1,2,4,8")
+    return sizes
 
 
 def _method(name: str, weighting: str, select: str) -> Method:

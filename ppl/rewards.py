@@ -15,6 +15,7 @@ A score is a log probability, never clipped. `use` says what its weight is:
   is p(text) * r_T^beta, whatever was thought on the way (Feng et al. 2024, "Step-by-step reasoning for math problems
   via twisted sequential Monte Carlo").
 * `outcome`: log P(the answer is right), asked once, at the end.
+* `none`: nothing. The model is not asked, and the target is p(text).
 * `odds_each_step`: the weights of the published particle filter (Puri et al. 2025, "A probabilistic inference approach
   to inference-time scaling of LLMs"): the odds of the aggregate so far, at each step again, so that the same evidence
   counts up to T times. The target is p(text) * prod_t (r_1..t / (1 - r_1..t))^beta, which nobody asked for.
@@ -33,7 +34,7 @@ from ppl.distributions import log_odds
 from ppl.effects import Effect
 from ppl.language import factor, twist
 
-Use = Literal["step_likelihood", "value", "outcome", "odds_each_step"]
+Use = Literal["step_likelihood", "value", "outcome", "none", "odds_each_step"]
 Aggregate = Literal["prod", "min", "mean", "last"]
 USES: dict[str, Use] = {"step": "step_likelihood", "prefix": "value", "value": "value", "outcome": "outcome"}
 
@@ -68,10 +69,10 @@ class Reward:
             raise ValueError(f"Reward: use={self.use!r}: choose {', '.join(get_args(Use))}")
         if self.aggregate not in get_args(Aggregate):
             raise ValueError(f"Reward: aggregate={self.aggregate!r}: choose {', '.join(get_args(Aggregate))}")
-        if self.aggregate != "prod" and self.use in ("value", "outcome"):
+        if self.aggregate != "prod" and self.use in ("value", "outcome", "none"):
             raise ValueError(
-                f"Reward: use={self.use!r} has one score that counts, and aggregate={self.aggregate!r} is of the "
-                "scores of steps: step_likelihood or odds_each_step"
+                f"Reward: use={self.use!r} has no more than one score that counts, and aggregate={self.aggregate!r} "
+                "is of the scores of steps: step_likelihood or odds_each_step"
             )
         if not 0 < self.beta < math.inf:
             raise ValueError(f"Reward: beta must be positive and finite, not {self.beta!r}")
@@ -92,7 +93,7 @@ class Judged:
     async def step(self, text: Any) -> Judged:
         """Behind a step of the program: judge it, and weigh what is known so far."""
         reward = self.reward
-        if reward.use == "outcome":
+        if reward.use in ("outcome", "none"):
             return self
         after = replace(self, scores=(*self.scores, await self._ask(text)))
         if self.foreseen:

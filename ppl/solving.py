@@ -14,6 +14,7 @@ from ppl.models import sloppy
 from ppl.models.language_model import LanguageModel, StepReward
 from ppl.models.sloppy import Problem, Weighting
 from ppl.posterior import Posterior, Vote
+from ppl.rewards import Reward
 from ppl.source import Key
 
 PARTICLES_IN_FLIGHT = 1024
@@ -72,13 +73,12 @@ def solve_all(
     batch: int = 1,
 ) -> Iterator[Solved]:
     """The problems in order, `batch` at a time; each with its own key, so the batch does not change the answers."""
-    reward = StepReward(lm)
+    reward = Reward(StepReward(lm), sloppy.USES[weighting])
     for low in range(0, len(problems), batch):
         part = problems[low : low + batch]
         handles = [lm.handle() for _ in part]
         programs = [
-            sloppy.solve(handle, reward, problem.problem, weighting)
-            for handle, (problem, _) in zip(handles, part, strict=True)
+            sloppy.solve(handle, reward, problem.problem) for handle, (problem, _) in zip(handles, part, strict=True)
         ]
         posteriors = infer_many(programs, algorithm, [key for _, key in part])
         for handle, posterior in zip(handles, posteriors, strict=True):

@@ -60,6 +60,7 @@ TARGETS: dict[tuple[Any, Any], Any] = {
     ("step_likelihood", "last"): lambda r: r[-1],
     ("value", "prod"): lambda r: r[-1],
     ("outcome", "prod"): lambda r: r[-1],
+    ("none", "prod"): lambda r: 1.0,
     ("odds_each_step", "prod"): lambda r: math.prod(odds(math.prod(r[: t + 1])) for t in range(STEPS)),
     ("odds_each_step", "last"): lambda r: math.prod(map(odds, r)),
     ("odds_each_step", "min"): lambda r: math.prod(odds(min(r[: t + 1])) for t in range(STEPS)),
@@ -89,7 +90,13 @@ def test_how_often_a_model_is_asked() -> None:
     def counted(text: Any) -> Any:
         return call(lambda one: asked.append(one) or score(one), str(text))
 
-    for use, times in (("step_likelihood", STEPS), ("value", STEPS), ("outcome", 1), ("odds_each_step", STEPS)):
+    for use, times in (
+        ("step_likelihood", STEPS),
+        ("value", STEPS),
+        ("outcome", 1),
+        ("none", 0),
+        ("odds_each_step", STEPS),
+    ):
         asked.clear()
         infer(write(Reward(counted, use)), ppl.Importance(1), seed=0)  # pyright: ignore[reportArgumentType]
         assert len(asked) == times
@@ -105,7 +112,7 @@ def test_a_score_of_nothing_kills_and_no_step_is_no_error() -> None:
 
     for use, aggregate in TARGETS:
         impossible = Reward(lambda text: call(lambda: -math.inf), use, aggregate)
-        assert infer(write(impossible), ppl.SMC(4), seed=0).is_empty
+        assert infer(write(impossible), ppl.SMC(4), seed=0).is_empty == (use != "none")
         if use != "outcome":
             assert measure(none(Reward(model, use, aggregate)))[1] == 1.0
 
@@ -144,7 +151,7 @@ def test_a_question_is_passed_on() -> None:
         (lambda: Reward(model), r"does not say .* \(kind: step, prefix, value, outcome\): give use='step_likelihood'"),
         (lambda: Reward(model, "good"), "use='good': choose step_likelihood, value"),  # pyright: ignore[reportArgumentType]
         (lambda: Reward(model, "value", "max"), "aggregate='max': choose prod, min"),  # pyright: ignore[reportArgumentType]
-        (lambda: Reward(model, "value", "min"), "use='value' has one score that counts"),
+        (lambda: Reward(model, "value", "min"), "use='value' has no more than one score that counts"),
         (lambda: Reward(model, "outcome", beta=0.0), "beta must be positive and finite, not 0.0"),
     ],
 )

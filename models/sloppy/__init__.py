@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ppl.distributions import log_odds
-from ppl.language import condition, factor, sample
+from ppl.language import condition, sample
 from ppl.models.checkpoint import CheckpointError
 from ppl.models.language_model import LanguageModel, StepReward, load
 from ppl.models.sloppy import task
 from ppl.models.text import Text
 from ppl.program import program
+from ppl.rewards import Reward, Use
 
 HERE = Path(__file__).parent
 Weighting = Literal["step", "published"]
+USES: dict[Weighting, Use] = {"step": "step_likelihood", "published": "odds_each_step"}
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,20 @@ def longest(lm: LanguageModel) -> int:
 
 
 @program
-async def solve(lm: LanguageModel, reward: StepReward, problem: str, weighting: Weighting = "step") -> Text:
-    """Write one line per operation, and weigh each.
+async def solve(lm: LanguageModel, reward: Reward | StepReward, problem: str) -> Text:
+    """Write one line per operation, and weigh each, or the last alone: as `reward` says (see `ppl.rewards`).
 
-    `step`: one factor P(this step is right) per line, so the target is the model's text times the product over steps.
-    `published`: the weights of the published particle filter (Puri et al. 2025, "A probabilistic inference approach to
-    inference-time scaling of LLMs"), the odds of the running score at each line, so that it counts again at later ones.
+    A `StepReward` alone makes one factor P(this step is right) of each line, so that the target is the model's text
+    times their product.
     """
+    judged = (reward if isinstance(reward, Reward) else Reward(reward)).begin()
     text = lm.text(task.prompt(problem))
-    running = 0.0
     for _ in range(len(task.parse(problem)[1])):
         text = await sample("step", lm.extend(text, until="\n", max_tokens=3))
         if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC
             await condition("two digits", False)
-        log_right = await reward(text)
-        running += log_right
-        await factor("right", log_right if weighting == "step" else log_odds(running))
+        judged = await judged.step(text)
+    await judged.end(text)
     return text
 
 

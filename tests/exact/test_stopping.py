@@ -82,7 +82,7 @@ def test_the_vote_is_on_answers_and_dead_runs_do_not_count() -> None:
 
 
 def test_the_first_to_finish() -> None:
-    """short-m@k: P(one of two finishes with 1) = 1 - 1/4. Who comes to 3 returns in the step in which others end with 2."""
+    """short-m@k: P(one of two finishes with 1) = 3/4. Who comes to 3 returns in the step in which others end with 2."""
     first = Counter[Any]()
     for population, p in law(FirstFinished(2, 1), walk()):
         first[population.values] += p  # pyright: ignore[reportArgumentType]

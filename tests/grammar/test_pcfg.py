@@ -353,3 +353,16 @@ def test_on_an_engine(new_model: Any) -> None:
     for text, log_p in right.items():
         share = np.array([math.exp(w) * (value.last == text) for value, w in draws])
         assert abs(share.mean() - math.exp(log_p)) < 5 * share.std() / math.sqrt(len(draws))
+
+
+def test_a_block_that_the_budget_ends_weighs_what_its_text_does(new_model: Any) -> None:
+    """Longer texts begin with it: only `max_tokens` ends it. Fails where it passes for a piece, of weight 1."""
+    lm, grammar = new_model("ab.", eos=".", context=12), pcfg('S -> "a" S [0.4] | "a" [0.6]')
+    start = lm.text("b")
+    dist: Any = lm.extend(start, grammar=grammar, max_tokens=2)
+    alone = lm.extend(start, max_tokens=2).log_prob(start + "aa")
+    assert dist.log_prob(start + "aa") == pytest.approx(alone + math.log(0.4 * 0.6), abs=1e-5)
+    whole = [w for value, w in dist.draw_many([Key.of(i) for i in range(1000)], [dist] * 1000)
+             for _ in range(value.last == "aa")]  # fmt: skip
+    total = np.append(np.exp(whole), np.zeros(1000 - len(whole)))
+    assert abs(total.mean() - math.exp(alone) * 0.24) < 5 * total.std() / math.sqrt(1000)

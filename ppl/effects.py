@@ -151,6 +151,13 @@ class Call(Effect[T]):
     def family(self) -> Hashable:
         return self._family or self.batch
 
+    def mapped(self, f: Callable[[T], Any], family: Hashable) -> Call[Any]:
+        """This call, in its place, with `f` of its answer. `family` tells one `f` from others."""
+        self._awaited = True  # it is the other one that is
+        fn, many = self.fn, self.batch
+        batch = None if many is None else lambda questions: [f(answer) for answer in many(questions)]
+        return Call(lambda *args: f(fn(*args)), self.args, batch, self.name, (family, self.family))
+
 
 class Observe(Effect[None]):
     """A factor of the log probability of `value`, for a distribution that scores in batches."""

@@ -155,17 +155,21 @@ def _likely(p: np.ndarray) -> np.ndarray:
 
 def _weibull(x: np.ndarray, w: np.ndarray) -> tuple[float, float]:
     """Shape and scale of the largest weighted likelihood: the shape by bisection of its monotone equation."""
-    logs, w = np.log(np.maximum(x, 1e-300)), w / max(w.sum(), 1e-12)
+    some = w > 1e-9 * w.max(initial=0.0)
+    if not some.any():
+        return 1.0, float(x.mean())
+    logs, w = np.log(np.maximum(x[some], 1e-300)), w[some] / w[some].sum()
+    top = logs.max()
     low, high = -4.0, 5.0  # log of the shape
     for _ in range(60):
         k = math.exp((low + high) / 2)
-        powers = w * np.exp(k * (logs - logs.max()))
+        powers = w * np.exp(k * (logs - top))
         if (powers @ logs) / powers.sum() - 1 / k - w @ logs < 0:
             low = math.log(k)
         else:
             high = math.log(k)
     k = math.exp((low + high) / 2)
-    return k, float(np.exp(logs.max()) * (w @ np.exp(k * (logs - logs.max()))) ** (1 / k))
+    return k, float(math.exp(top) * (w @ np.exp(k * (logs - top))) ** (1 / k))
 
 
 def _log_density(x: np.ndarray, shape: float, scale: float) -> np.ndarray:

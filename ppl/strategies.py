@@ -234,3 +234,14 @@ def strategies(names: str | Sequence[str]) -> list[Strategy]:
     if unknown := [name for name in names if name not in STRATEGIES]:
         raise ValueError(f"unknown strategy {unknown[0]!r}: choose all, or some of {', '.join(STRATEGIES)}")
     return [STRATEGIES[name] for name in dict.fromkeys(names)]
+
+
+def document() -> str:
+    """The table as markdown."""
+    rows = [
+        f"| `{one.name}` | {one.about} | {one.meaning} | {one.cost} | {'yes' if one.reward else 'no'} | {one.source} |"
+        for one in TABLE
+    ]
+    return "\n".join(
+        ["| strategy | what it does with N | meaning | cost | reward | source |", "| --- " * 6 + "|", *rows, ""]
+    )

@@ -17,7 +17,7 @@ from ppl.compare import Line, compare, read
 from ppl.compare_report import markdown, ratios, run, summaries
 from ppl.scaling import fit_coverage, majority_at, pass_at
 from ppl.solve_file import FileError
-from ppl.strategies import STRATEGIES, TABLE, Strategy, Task, strategies
+from ppl.strategies import STRATEGIES, TABLE, Strategy, Task, document, strategies
 from ppl.tasks import chain_arithmetic, from_file, log_prob
 
 QUIET = Console(quiet=True)
@@ -282,3 +282,8 @@ def test_the_report(task: Task[Any], tmp_path: Path) -> None:
     for name in ("accuracy.png", "coverage.png", "ess.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG") and (tmp_path / name).stat().st_size > 10_000
     assert (tmp_path / "table.md").read_text().count("\n") == 5
+
+
+def test_the_documented_table_is_the_one_in_the_code() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text()
+    assert document() in text, "docs/strategies.md: write the table again, from ppl.strategies.document()"

@@ -93,3 +93,14 @@ def test_any_function_votes_and_unknown_names_are_told() -> None:
     assert posterior(a=1.0, b=3.0).vote(lambda answers: len(answers.items())) == 2
     with pytest.raises(ValueError, match=r"or a selector of ppl\.selectors"):
         posterior(a=1.0).vote("best")  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_probabilities_can_be_pruned() -> None:
+    """Nothing overflows, whatever they are, and the largest is never left out."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 4, 5, 30):
+        for spread in (0.0, 1e-9, 1.0, 50.0, 700.0):
+            logs = {f"x{i}": -abs(x) for i, x in enumerate(rng.normal(size=n) * spread)}
+            some = Posterior(Population(tuple(logs), (0.0,) * n))
+            assert some.vote(RPC(lambda path, logs=logs: logs[path])) == max(logs, key=lambda path: logs[path])

@@ -75,7 +75,7 @@ def longest(lm: LanguageModel) -> int:
 
 
 @program
-async def solve(lm: LanguageModel, reward: Reward | StepReward, problem: str) -> Text:
+async def solve(lm: LanguageModel, reward: Reward | StepReward, problem: str, temperature: float = 1.0) -> Text:
     """Write one line per operation, and weigh each, or the last alone: as `reward` says (see `ppl.rewards`).
 
     A `StepReward` alone makes one factor P(this step is right) of each line, so that the target is the model's text
@@ -84,7 +84,7 @@ async def solve(lm: LanguageModel, reward: Reward | StepReward, problem: str) ->
     judged = (reward if isinstance(reward, Reward) else Reward(reward)).begin()
     text = lm.text(task.prompt(problem))
     for _ in range(len(task.parse(problem)[1])):
-        text = await sample("step", lm.extend(text, until="\n", max_tokens=3))
+        text = await sample("step", lm.extend(text, until="\n", max_tokens=3, temperature=temperature))
         if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC
             await condition("two digits", False)
         judged = await judged.step(text)

@@ -1,0 +1,226 @@
+"""The study of docs/study.md: strategies on the shipped task, by one command (`make study`).
+
+    .venv/bin/python benchmarks/study.py                 # all of it; goes on where it was stopped
+    .venv/bin/python benchmarks/study.py --problems 20   # a look, in another folder
+
+Lines are kept in `study/`; tables are written into docs/study.md between their marks, pictures beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from rich.console import Console
+
+from ppl.calibrate import calibrated
+from ppl.compare import Line, compare
+from ppl.compare_report import Summary, markdown, plot_accuracy, plot_coverage, plot_ess, ratios, summaries
+from ppl.distributions import log_odds
+from ppl.effects import Call
+from ppl.models import sloppy
+from ppl.models.language_model import StepReward
+from ppl.models.sloppy.task import PRESETS
+from ppl.models.text import Text
+from ppl.strategies import Task, strategies
+from ppl.tasks import chain_arithmetic
+
+DOCS = Path(__file__).parents[1] / "docs"
+MAIN = ("majority,best-of-n,weighted-best-of-n,best-of-majority,rpc,beam,beam-weighted,dvts,dvts-weighted,rebase,"
+        "published-filter,published-filter-weighted,particle-filter,particle-filter-argmax")  # fmt: skip
+OTHER = ("adaptive-majority,rejection,pruned,best-of-n-each-step,beam-lookahead,a-star,mcts,entropic-filter,steering,"
+         "resample-move,backtracking-walk,power-sampling")  # fmt: skip
+NOISES = {"none": (0.0, 0.0), "fresh 1.5": (1.5, 0.0), "per fact 1.5": (0.0, 1.5), "per fact 3": (0.0, 3.0)}
+
+
+class Noisy:
+    """A step reward with noise on its log odds: fresh for each text, and the same wherever a fact is judged.
+
+    A fact is a line given the line before it: "13 * 7 = 84". So a judge of noisy facts is wrong about some of them
+    always, and no number of samples averages that out.
+    """
+
+    kind = "step"
+
+    def __init__(self, reward: StepReward, fresh: float, fact: float) -> None:
+        self.reward, self.fresh, self.fact = reward, fresh, fact
+
+    def __call__(self, text: Text) -> Call[float]:
+        return Call(self.score, (text,), self.batch, family=(self, "noisy"))
+
+    def score(self, text: Text) -> float:
+        return self.batch([(text,)])[0]
+
+    def batch(self, questions: list[tuple[Text]]) -> list[float]:
+        right = self.reward._batch(questions)
+        out = []
+        for score, (text,) in zip(right, questions, strict=True):
+            z = log_odds(min(score, -1e-7)) + self.fresh * gauss(str(text)) + self.fact * gauss(fact_of(str(text)))
+            out.append(-math.log1p(math.exp(-z)) if z > -500 else z)
+        return out
+
+
+def fact_of(text: str) -> str:
+    """The last line, the line before it, and the operation between them."""
+    problem, _, solution = text[1:].partition(":")
+    lines = solution.split()
+    before = lines[-2] if len(lines) > 1 else problem[:2]
+    return f"{before}{problem[2 * len(lines) : 2 * len(lines) + 2]}={lines[-1]}"
+
+
+def gauss(key: str) -> float:
+    """A standard normal number that belongs to a string."""
+    u = int.from_bytes(blake2b(key.encode(), digest_size=7).digest()) / 2**56
+    return NormalDist().inv_cdf(min(max(u, 1e-15), 1 - 1e-15))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison."""
+
+    name: str
+    task: Callable[[], Task[Any]]
+    strategies: str
+    budgets: Sequence[int]
+    seeds: int
+
+
+def noisy(preset: str, name: str) -> Task[Any]:
+    task, (fresh, fact) = chain_arithmetic(preset), NOISES[name]
+    return replace(task, name=f"{task.name}, noise {name}", model=Noisy(StepReward(task.lm), fresh, fact))
+
+
+def warm(preset: str, temperature: float) -> Task[Any]:
+    task = chain_arithmetic(preset)
+    return replace(task, name=f"{task.name}, temperature {temperature}", program=lambda lm, reward, problem:
+                   sloppy.solve(lm, reward, problem.problem, temperature))  # fmt: skip
+
+
+def parts() -> Iterator[Part]:
+    for preset in PRESETS:
+        yield Part(f"methods-{preset}", lambda preset=preset: chain_arithmetic(preset), MAIN, (1, 2, 4, 8, 16, 32), 3)
+        yield Part(f"others-{preset}", lambda preset=preset: chain_arithmetic(preset), OTHER, (8,), 3)
+        names = ",".join(f"particle-filter{one}" for one in ("", "-min", "-mean", "-last", "-beta-2", "-beta-4"))
+        yield Part(f"aggregations-{preset}", lambda preset=preset: chain_arithmetic(preset), names, (8, 32), 3)
+        yield Part(f"gibbs-{preset}", lambda preset=preset: chain_arithmetic(preset),
+                   "particle-filter,particle-gibbs,parallel-tempering,islands", (16, 64), 1)  # fmt: skip
+    for temperature in (0.6, 0.8, 1.0, 1.2):
+        yield Part(f"temperature-{temperature}", lambda t=temperature: warm("hard", t), "majority,particle-filter",
+                   (8,), 3)  # fmt: skip
+    for name in NOISES:
+        yield Part(f"noise-{name.replace(' ', '-')}", lambda name=name: noisy("hard", name),
+                   "weighted-best-of-n,best-of-n,published-filter,published-filter-weighted,particle-filter,"
+                   "particle-filter-argmax", (4, 16, 64, 128), 1)  # fmt: skip
+
+
+def put(mark: str, text: str) -> None:
+    """Write a table into docs/study.md, between its marks."""
+    path = DOCS / "study.md"
+    before = path.read_text()
+    pattern = re.compile(rf"(<!-- {re.escape(mark)} -->\n).*?(<!-- end -->)", re.S)
+    if not pattern.search(before):
+        raise SystemExit(f"docs/study.md has no place for {mark}: <!-- {mark} --> ... <!-- end -->")
+    path.write_text(pattern.sub(lambda found: found[1] + text + found[2], before))
+
+
+def ratio_rows(cells: Sequence[Summary], at: int) -> str:
+    """How many times the generations and tokens of the filter baselines need."""
+    names = [one for one in dict.fromkeys(cell.strategy for cell in cells) if not one.startswith("particle-filter")]
+    by = {cost: ratios(cells, "particle-filter", at, names, cost) for cost in ("generations", "tokens")}
+    out = [f"| baseline | generations, times those of the filter at N = {at} | tokens |", "| --- | --- | --- |"]
+    for name in by["generations"]:
+        shown = []
+        for found in by.values():
+            one = found[name]
+            low, high = one.show(one.low), one.show(one.high)
+            shown.append(f"{one.show(one.ratio)} ({low if low == high else f'{low} to {high}'})")
+        out.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(out) + "\n"
+
+
+def calibration(out: Path) -> str:
+    """Of the noisy judge on steps of the student's own: ECE before and after, fitted on half of them."""
+    import numpy as np
+
+    from ppl.models.sloppy import task
+
+    rows = ["| judge | labels | ECE before | after | log loss before | after |", "| --- " * 6 + "|"]
+    lm, rng = sloppy.load_model("hard"), np.random.default_rng(0)
+    preset = PRESETS["hard"]
+    for name in ("none", "per fact 1.5", "per fact 3"):
+        judge = Noisy(StepReward(lm), *NOISES[name])
+        texts, truth = list[Text](), list[bool]()
+        for _ in range(100):
+            problem = task.random_problem(preset, rng)
+            attempt = task.attempt(preset, problem, rng)
+            text = lm.text(task.prompt(problem))
+            for value, right in zip(attempt.values, attempt.right, strict=True):
+                text = text + f"{value:02d}\n"
+                texts.append(text)
+                truth.append(right)
+        scores = judge.batch([(text,) for text in texts])
+        half = len(scores) // 2
+        honest = calibrated(judge, list(zip(scores[:half], truth[:half], strict=True)))
+        from ppl.calibrate import reliability
+
+        before = reliability(scores[half:], truth[half:])
+        after = reliability([honest.of(score) for score in scores[half:]], truth[half:])
+        rows.append(f"| noise {name} | {half} | {before.ece:.3f} | {after.ece:.3f} | {before.log_loss:.3f} | "
+                    f"{after.log_loss:.3f} |")  # fmt: skip
+        replace(honest, before=before, after=after).plot(out / f"study-calibration-{name.replace(' ', '-')}.png")
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("study"))
+    parser.add_argument("--only", default="", help="parts whose names begin like this")
+    options = parser.parse_args()
+    console, begin, found = Console(), time.perf_counter(), dict[str, list[Line]]()
+    options.out.mkdir(exist_ok=True)
+    chosen = [part for part in parts() if part.name.startswith(options.only)]
+    for part in chosen:
+        console.print(f"{part.name} ({time.perf_counter() - begin:.0f} s)")
+        task = part.task()
+        task = replace(task, problems=task.problems[: options.problems])
+        found[part.name] = compare(task, strategies(part.strategies), part.budgets, range(part.seeds),
+                                   options.out / f"{part.name}.jsonl", console)  # fmt: skip
+    console.print(f"all lines are there after {time.perf_counter() - begin:.0f} s")
+    if options.problems < 300 or options.only:
+        for name, lines in found.items():
+            console.print(name)
+            console.print(markdown(summaries(lines)))
+        return
+    for preset in PRESETS:
+        cells = summaries(found[f"methods-{preset}"])
+        put(f"methods-{preset}", markdown(cells))
+        put(f"ratios-{preset}", ratio_rows(cells, 8))
+        for name in ("others", "aggregations", "gibbs"):
+            put(f"{name}-{preset}", markdown(summaries(found[f"{name}-{preset}"])))
+        title = f"Chain arithmetic, {preset} preset, {options.problems} problems, 3 seeds"
+        plot_accuracy(cells, DOCS / f"study-accuracy-{preset}.png", title)
+        plot_coverage(found[f"methods-{preset}"], DOCS / f"study-coverage-{preset}.png", title)
+        plot_ess(found[f"methods-{preset}"], DOCS / f"study-ess-{preset}.png", title)
+    by_warmth: list[Summary] = []
+    for name, lines in found.items():
+        if name.startswith("temperature-"):
+            warmth = name.removeprefix("temperature-")
+            by_warmth += [replace(cell, strategy=f"{cell.strategy}, {warmth}") for cell in summaries(lines)]
+    put("temperature", markdown(sorted(by_warmth, key=lambda cell: cell.strategy)))
+    for name in NOISES:
+        put(f"noise {name}", markdown(summaries(found[f"noise-{name.replace(' ', '-')}"])))
+    put("calibration", calibration(DOCS))
+    put("time", f"{len(chosen)} comparisons, {(time.perf_counter() - begin) / 60:.0f} minutes.\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, l
 from ppl.host import Result, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
 from ppl.inference.best_first import AStar
+from ppl.inference.dispatch import ByDifficulty, Dispatch
 from ppl.inference.enumerate import Enumerate
 from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
@@ -48,16 +49,16 @@ if TYPE_CHECKING:
     from ppl.numpyro_bridge import from_numpyro, to_numpyro
 
 __all__ = [
-    "AStar", "Adaptive", "AdaptiveVote", "Algorithm", "Beam", "Bernoulli", "Block", "Categorical", "Choice", "DVTS",
-    "Distribution", "Enumerate", "FirstFinished", "Importance", "InferenceWarning", "Islands", "JournalError",
-    "Kernel", "Key", "Last", "MCMC", "MCTS", "Measure", "Multinomial", "NUTS", "NoEvidence", "NotFinite", "PMMH",
-    "ParallelTempering", "ParticleGibbs", "Population", "Posterior", "Program", "Pruned", "REBASE", "Rejection",
-    "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "SingleSite", "Stratified", "Suffix",
-    "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement", "ZeroEvidence", "annealed", "call",
-    "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer", "infer_many", "intervene",
-    "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program", "propose", "recorded",
-    "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise", "tempered",
-    "to_numpyro", "trace", "twist", "uniform",
+    "AStar", "Adaptive", "AdaptiveVote", "Algorithm", "Beam", "Bernoulli", "Block", "ByDifficulty", "Categorical",
+    "Choice", "DVTS", "Dispatch", "Distribution", "Enumerate", "FirstFinished", "Importance", "InferenceWarning",
+    "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "MCTS", "Measure", "Multinomial", "NUTS",
+    "NoEvidence", "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population", "Posterior", "Program",
+    "Pruned", "REBASE", "Rejection", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection",
+    "SingleSite", "Stratified", "Suffix", "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement",
+    "ZeroEvidence", "annealed", "call", "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer",
+    "infer_many", "intervene", "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program",
+    "propose", "recorded", "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select",
+    "stepwise", "tempered", "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -116,3 +116,42 @@ def fit_coverage(ks: Sequence[int], coverage: Sequence[float]) -> tuple[float, f
     x, y = np.array(some).T
     b, log_a = np.polyfit(x, y, 1)
     return -math.exp(log_a), float(b)
+
+
+def saturation(p: float, gain: float, most: float = 1.0) -> int:
+    """The smallest N behind which one more generation gains less than `gain` accuracy, where it is
+    most * (1 - (1 - p)^N).
+
+    Wang et al. 2025, "Scaling over scaling: exploring test-time scaling plateau in large reasoning models".
+
+    Raises:
+        ValueError: p is not in (0, 1], `gain` not positive, or `most` not in (0, 1].
+    """
+    if not 0 < p <= 1 or not gain > 0 or not 0 < most <= 1:
+        raise ValueError(f"saturation({p}, {gain}, {most}): p and most are in (0, 1], gain is positive")
+    if most * p <= gain or p == 1:
+        return 1
+    return max(1, math.ceil(math.log(gain / (most * p)) / math.log1p(-p)))
+
+
+def best_attempts(rights: Sequence[float], passes_wrong: float, cost: float, most: int = 1000) -> int:
+    """How often to try at most until an imperfect verifier passes: a right answer is worth 1, a wrong one -`cost`.
+
+    `rights` are P(a try is right) of the problems that come; right ones pass, wrong ones with probability
+    `passes_wrong`. No answer is worth 0. What is still open after many tries are the hard problems, of which mostly
+    wrong answers pass: Stroebl, Kapoor and Narayanan 2024, "Inference scaling fLaws: the limits of LLM resampling with
+    imperfect verifiers".
+
+    Raises:
+        ValueError: there are no problems, probabilities outside [0, 1], or a negative cost.
+    """
+    r = np.asarray(rights, float)
+    if not len(r) or not ((r >= 0) & (r <= 1)).all() or not 0 <= passes_wrong <= 1 or not cost >= 0:
+        raise ValueError(
+            f"best_attempts({rights}, {passes_wrong}, {cost}): some probabilities, and a cost of at least 0"
+        )
+    wrong = (1 - r) * passes_wrong
+    q = np.maximum(r + wrong, 1e-300)
+    tries = np.arange(most + 1)[:, None]
+    worth = ((1 - (1 - np.minimum(q, 1.0)) ** tries) * (r - cost * wrong) / q).mean(1)
+    return int(np.argmax(worth))

@@ -70,12 +70,12 @@ def random_params(config: Config, seed: int = 0) -> Params:
     return params | head | {"score.bias": jax.random.normal(keys[2], (1,))}
 
 
-def make_model(alphabet: str = "abcd", eos: str = "", context: int = 24) -> LanguageModel:
+def make_model(alphabet: str = "abcd", eos: str = "", context: int = 24, seed: int = 0) -> LanguageModel:
     """A fresh engine (nothing cached) over shared random parameters."""
     plain = Tokenizer.of_characters(alphabet)
     config = tiny_config(len(alphabet), max_position_embeddings=context)
     tokenizer = Tokenizer(plain.backend, [alphabet.index(c) for c in eos])
-    return LanguageModel(Engine(random_params(config), config), tokenizer, "tiny")
+    return LanguageModel(Engine(random_params(config, seed), config), tokenizer, "tiny")
 
 
 @pytest.fixture(scope="session")

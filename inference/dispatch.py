@@ -1,0 +1,71 @@
+"""A policy: look at a problem first, then choose how to spend the budget on it.
+
+Snell et al. 2024, "Scaling LLM test-time compute optimally can be more effective than scaling model parameters": bins
+of difficulty, seen from a few samples, and the best strategy of each bin.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ppl.inference.arguments import check_algorithm, check_numbers
+from ppl.inference.population import Population
+from ppl.program import Program
+
+T = TypeVar("T")
+Algorithm = Callable[[Program[Any]], Program[Population[Any]]]
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Run `probe`, and then the algorithm that `choose(population of the probe)` gives, on the same program.
+
+    What the probe has drawn is only looked at. So, whatever is chosen by it, the result is weighted as that algorithm
+    weighs. Law: `measure(collapse(Dispatch(A, choose)(p))) == measure(p)` if all that are chosen weigh properly.
+
+    Diagnostics: those of the chosen algorithm, and "chosen", its repr.
+    """
+
+    probe: Algorithm
+    choose: Callable[[Population[Any]], Algorithm]
+
+    def __post_init__(self) -> None:
+        check_algorithm("Dispatch: probe", self.probe)
+
+    def __call__(self, program: Program[T]) -> Program[Population[T]]:
+        return Program("dispatch", _dispatch, (program, self), {})
+
+
+@dataclass(frozen=True)
+class ByDifficulty:
+    """A choice for `Dispatch`: the log evidence of the probe says how hard a problem is.
+
+    Below `edges[0]` it is hardest and `algorithms[0]` is chosen, above the last edge the last; edges are nats, rising.
+
+    Raises:
+        ValueError: edges that do not rise, or not one algorithm more than edges.
+    """
+
+    edges: Sequence[float]
+    algorithms: Sequence[Algorithm]
+
+    def __post_init__(self) -> None:
+        edges = check_numbers("ByDifficulty", "edges", self.edges)
+        if list(edges) != sorted(set(edges)) or len(self.algorithms) != len(edges) + 1:
+            raise ValueError(f"ByDifficulty: {len(self.algorithms)} algorithms for edges {edges}: edges rise, and "
+                             "there is one algorithm more")  # fmt: skip
+        for one in self.algorithms:
+            check_algorithm("ByDifficulty", one)
+
+    def __call__(self, probe: Population[Any]) -> Algorithm:
+        return self.algorithms[bisect_right(self.edges, probe.log_evidence)]
+
+
+async def _dispatch(program: Program[T], config: Dispatch) -> Population[T]:
+    algorithm = config.choose(await config.probe(program))
+    check_algorithm("Dispatch: choose", algorithm)
+    population = await algorithm(program)
+    return replace(population, diagnostics={**(population.diagnostics or {}), "chosen": repr(algorithm)})

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow study lint format clean
 
 demo: .venv/installed-demo
 	@"$(BIN)/python" -m ppl.cli demo
@@ -12,6 +12,10 @@ test: .venv/installed
 
 slow: .venv/installed
 	"$(BIN)/python" -m pytest -n auto --dist worksteal -m slow
+
+# docs/study.md again: its tables and pictures. Goes on where it was stopped (study/).
+study: .venv/installed-demo
+	"$(BIN)/python" benchmarks/study.py
 
 lint: .venv/installed
 	"$(BIN)/ruff" check .
@@ -40,4 +44,4 @@ define install
 endef
 
 clean:
-	rm -rf .venv build *.egg-info demo
+	rm -rf .venv build *.egg-info demo compare study

@@ -21,8 +21,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ppl.calibrate import calibrated
-from ppl.compare import Line, compare
+from ppl.calibrate import calibrated, reliability
+from ppl.compare import compare
 from ppl.compare_report import Summary, markdown, plot_accuracy, plot_coverage, plot_ess, ratios, summaries
 from ppl.distributions import log_odds
 from ppl.effects import Call
@@ -105,20 +105,23 @@ def warm(preset: str, temperature: float) -> Task[Any]:
 
 
 def parts() -> Iterator[Part]:
-    for preset in PRESETS:
-        yield Part(f"methods-{preset}", lambda preset=preset: chain_arithmetic(preset), MAIN, (1, 2, 4, 8, 16, 32), 3)
-        yield Part(f"others-{preset}", lambda preset=preset: chain_arithmetic(preset), OTHER, (8,), 3)
+    """In the order of their weight: whoever stops early has the first."""
+    for name in NOISES:
+        yield Part(f"noise {name}", lambda name=name: noisy("hard", name),
+                   "weighted-best-of-n,best-of-n,published-filter,published-filter-weighted,particle-filter,"
+                   "particle-filter-argmax", (8, 32, 128), 1)  # fmt: skip
+    for preset in ("hard", "default"):
+        yield Part(f"methods {preset}", lambda preset=preset: chain_arithmetic(preset), MAIN, (1, 2, 4, 8, 16, 32), 3)
+    for preset in ("hard", "default"):
         names = ",".join(f"particle-filter{one}" for one in ("", "-min", "-mean", "-last", "-beta-2", "-beta-4"))
-        yield Part(f"aggregations-{preset}", lambda preset=preset: chain_arithmetic(preset), names, (8, 32), 3)
-        yield Part(f"gibbs-{preset}", lambda preset=preset: chain_arithmetic(preset),
+        yield Part(f"aggregations {preset}", lambda preset=preset: chain_arithmetic(preset), names, (8,), 3)
+        yield Part(f"gibbs {preset}", lambda preset=preset: chain_arithmetic(preset),
                    "particle-filter,particle-gibbs,parallel-tempering,islands", (16, 64), 1)  # fmt: skip
     for temperature in (0.6, 0.8, 1.0, 1.2):
-        yield Part(f"temperature-{temperature}", lambda t=temperature: warm("hard", t), "majority,particle-filter",
+        yield Part(f"temperature {temperature}", lambda t=temperature: warm("hard", t), "majority,particle-filter",
                    (8,), 3)  # fmt: skip
-    for name in NOISES:
-        yield Part(f"noise-{name.replace(' ', '-')}", lambda name=name: noisy("hard", name),
-                   "weighted-best-of-n,best-of-n,published-filter,published-filter-weighted,particle-filter,"
-                   "particle-filter-argmax", (4, 16, 64, 128), 1)  # fmt: skip
+    for preset in ("hard", "default"):
+        yield Part(f"others {preset}", lambda preset=preset: chain_arithmetic(preset), OTHER, (8,), 1)
 
 
 def put(mark: str, text: str) -> None:
@@ -169,8 +172,6 @@ def calibration(out: Path) -> str:
         scores = judge.batch([(text,) for text in texts])
         half = len(scores) // 2
         honest = calibrated(judge, list(zip(scores[:half], truth[:half], strict=True)))
-        from ppl.calibrate import reliability
-
         before = reliability(scores[half:], truth[half:])
         after = reliability([honest.of(score) for score in scores[half:]], truth[half:])
         rows.append(f"| noise {name} | {half} | {before.ece:.3f} | {after.ece:.3f} | {before.log_loss:.3f} | "
@@ -185,41 +186,37 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("study"))
     parser.add_argument("--only", default="", help="parts whose names begin like this")
     options = parser.parse_args()
-    console, begin, found = Console(), time.perf_counter(), dict[str, list[Line]]()
+    whole = options.problems >= 300
+    console, begin = Console(), time.perf_counter()
     options.out.mkdir(exist_ok=True)
-    chosen = [part for part in parts() if part.name.startswith(options.only)]
-    for part in chosen:
-        console.print(f"{part.name} ({time.perf_counter() - begin:.0f} s)")
+    by_warmth: list[Summary] = []
+    for part in parts():
+        if not part.name.startswith(options.only):
+            continue
+        console.print(f"{part.name} (after {time.perf_counter() - begin:.0f} s)")
         task = part.task()
         task = replace(task, problems=task.problems[: options.problems])
-        found[part.name] = compare(task, strategies(part.strategies), part.budgets, range(part.seeds),
-                                   options.out / f"{part.name}.jsonl", console)  # fmt: skip
-    console.print(f"all lines are there after {time.perf_counter() - begin:.0f} s")
-    if options.problems < 300 or options.only:
-        for name, lines in found.items():
-            console.print(name)
-            console.print(markdown(summaries(lines)))
-        return
-    for preset in PRESETS:
-        cells = summaries(found[f"methods-{preset}"])
-        put(f"methods-{preset}", markdown(cells))
-        put(f"ratios-{preset}", ratio_rows(cells, 8))
-        for name in ("others", "aggregations", "gibbs"):
-            put(f"{name}-{preset}", markdown(summaries(found[f"{name}-{preset}"])))
-        title = f"Chain arithmetic, {preset} preset, {options.problems} problems, 3 seeds"
-        plot_accuracy(cells, DOCS / f"study-accuracy-{preset}.png", title)
-        plot_coverage(found[f"methods-{preset}"], DOCS / f"study-coverage-{preset}.png", title)
-        plot_ess(found[f"methods-{preset}"], DOCS / f"study-ess-{preset}.png", title)
-    by_warmth: list[Summary] = []
-    for name, lines in found.items():
-        if name.startswith("temperature-"):
-            warmth = name.removeprefix("temperature-")
-            by_warmth += [replace(cell, strategy=f"{cell.strategy}, {warmth}") for cell in summaries(lines)]
-    put("temperature", markdown(sorted(by_warmth, key=lambda cell: cell.strategy)))
-    for name in NOISES:
-        put(f"noise {name}", markdown(summaries(found[f"noise-{name.replace(' ', '-')}"])))
-    put("calibration", calibration(DOCS))
-    put("time", f"{len(chosen)} comparisons, {(time.perf_counter() - begin) / 60:.0f} minutes.\n")
+        path = options.out / f"{part.name.replace(' ', '-')}.jsonl"
+        lines = compare(task, strategies(part.strategies), part.budgets, range(part.seeds), path, console)
+        cells = summaries(lines)
+        kind, _, which = part.name.partition(" ")
+        if kind == "temperature":
+            by_warmth += [replace(cell, strategy=f"{cell.strategy}, {which}") for cell in cells]
+        elif whole:
+            put(part.name, markdown(cells))
+        if not whole:
+            console.print(markdown(cells))
+        elif kind == "methods":
+            put(f"ratios {which}", ratio_rows(cells, 8))
+            title = f"Chain arithmetic, {which} preset, {options.problems} problems, {part.seeds} seeds"
+            plot_accuracy(cells, DOCS / f"study-accuracy-{which}.png", title)
+            plot_coverage(lines, DOCS / f"study-coverage-{which}.png", title)
+            plot_ess(lines, DOCS / f"study-ess-{which}.png", title)
+    if whole and by_warmth:
+        put("temperature", markdown(sorted(by_warmth, key=lambda cell: cell.strategy)))
+    if whole and not options.only:
+        put("calibration", calibration(DOCS))
+    console.print(f"{time.perf_counter() - begin:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def compare(
             typer.echo(f"{one.name:28} {one.about} [{one.source}]")
         return
     try:
-        chosen = by_name(strategies)
+        chosen, _ = by_name(strategies), by_name([reference])
     except ValueError as error:
         fail(error)
     sizes = _budgets(budgets)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from ppl.source import Key
 from ppl.strategies import Strategy, Task
 
 VERSION = 1
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the repr of a function: another in each process
 MOST_ANSWERS = 64  # of one problem that a line tells apart
 
 
@@ -53,6 +55,8 @@ class Line:
     """Answers of the population: how many particles, what probability, whether right."""
     ess: list[float]
     """By step, as a share of the particles; empty where there are no steps."""
+    run: str
+    """The algorithm and what scores meant to it: a line of an older definition is not taken for one of now."""
 
     @property
     def cell(self) -> tuple[str, int, int]:
@@ -72,6 +76,7 @@ def compare(
         FileError: the file is of another task or another version, or cannot be read or written.
     """
     known = _open(path, task)
+    _check_runs(known, task, strategies, path)
     done = {(line.cell, line.problem) for line in known}
     work = list(_work(task, strategies, budgets, seeds, done))
     total = sum(len(problems) for *_, problems in work)
@@ -124,10 +129,11 @@ def _solved(
 ) -> Iterator[Line]:
     """One run of each problem, and the answers of all strategies of the group to it."""
     first, begin = group[0], time.perf_counter()
+    run = _run(first, n, task)
     handles = [task.lm.handle() for _ in problems]
     reward = first.weigh(task)
     programs = [task.program(handle, reward, problem) for handle, problem in zip(handles, problems, strict=True)]
-    root = Key.of(seed).fold(repr(first.run_of(n, task)))
+    root = Key.of(seed).fold(run)
     keys = [root.fold(task.name_of(problem)) for problem in problems]
     posteriors = infer_many(programs, first.algorithm(n, task), keys)
     seconds = (time.perf_counter() - begin) / len(problems)
@@ -141,8 +147,26 @@ def _solved(
             yield Line(
                 strategy.name, n, seed, task.name_of(problem), answer, right, handle.tokens,
                 sum(posterior.calls.values()) if strategy.reward else 0, seconds, found,
-                [step.ess / len(posterior.population.values) for step in posterior.steps],
+                [step.ess / len(posterior.population.values) for step in posterior.steps], run,
             )  # fmt: skip
+
+
+def _run(strategy: Strategy, n: int, task: Task[Any]) -> str:
+    algorithm, use, aggregate, beta = strategy.run_of(n, task)
+    return f"{_ADDRESS.sub('', algorithm)}, {use}, {aggregate}, {beta:g}"
+
+
+def _check_runs(known: Sequence[Line], task: Task[Any], strategies: Sequence[Strategy], path: Path) -> None:
+    """Raise `FileError` for lines that another definition of a strategy has made."""
+    chosen, now = {one.name: one for one in strategies}, dict[tuple[str, int], str]()
+    for line in known:
+        if line.strategy in chosen:
+            cell = line.strategy, line.n
+            if cell not in now:
+                now[cell] = _run(chosen[line.strategy], line.n, task)
+            if line.run != now[cell]:
+                raise FileError(f"{path} holds {line.strategy} at N = {line.n} as {line.run}, which is {now[cell]} "
+                                "now: give another --out")  # fmt: skip
 
 
 def _found(task: Task[Any], posterior: Posterior[Any], problem: Any) -> dict[str, tuple[int, float, bool]]:

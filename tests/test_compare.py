@@ -144,8 +144,20 @@ def test_files_of_others_are_left_alone(task: Task[Any], tmp_path: Path, text: s
         compared(task, "beam", tmp_path / "none" / "out.jsonl")
 
 
+def test_lines_of_another_definition_are_not_taken_for_ones_of_now(task: Task[Any], tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    lines = compared(task, "beam,adaptive-majority", path)
+    assert {one.run for one in lines if one.strategy == "beam"} == {
+        f"Beam(beams={n}, width=4, lookahead=0), step_likelihood, prod, 1" for n in (2, 4)}  # fmt: skip
+    assert all(" at 0x" not in one.run for one in lines)
+    path.write_text(path.read_text().replace("width=4", "width=3"))
+    with pytest.raises(FileError, match=r"holds beam at N = 2 as Beam\(.*width=3.* now: give another --out"):
+        compared(task, "beam", path)
+    assert len(compared(task, "dvts", path)) == 8  # others can be added
+
+
 def line(strategy: str, n: int, seed: int, problem: str, right: bool, tokens: int = 10) -> Line:
-    return Line(strategy, n, seed, problem, "x", right, tokens, 3, 0.5, {"x": (n, 1.0, right)}, [])
+    return Line(strategy, n, seed, problem, "x", right, tokens, 3, 0.5, {"x": (n, 1.0, right)}, [], "")
 
 
 def test_summaries_and_standard_errors() -> None:
@@ -232,12 +244,12 @@ def judge(text):
     return ppl.call(lambda one: -0.1 if one[-1] == "h" else -2.0, str(text))
 
 def task():
-    return Task("coins", Coin("ht", lambda text: {"h": 0.3, "t": 0.7}), judge, [Side("hhh")], toss,
+    return Task("coins", Coin("ht", lambda text: {"h": 0.5, "t": 0.5}), judge, [Side("hhh")], toss,
                 lambda text: text, lambda answer, problem: answer == problem.id, steps=3)
 """
     )
     mine = from_file(f"{tmp_path}/mine.py:task")
-    lines = compare(mine, strategies("beam,particle-filter,mcts"), [16], [0], tmp_path / "out.jsonl", QUIET)
+    lines = compare(mine, strategies("beam,particle-filter,mcts"), [32], [0], tmp_path / "out.jsonl", QUIET)
     assert {one.strategy for one in lines if one.right} == {one.strategy for one in lines}
     assert all(one.scores > 0 for one in lines)
     with pytest.raises(ValueError, match="rpc needs log P"):

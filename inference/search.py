@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ppl.inference import weights
 from ppl.inference.arguments import check_count
-from ppl.inference.frontier import Frontier, best, children
+from ppl.inference.frontier import Frontier, best, child, children
 from ppl.inference.population import Particle, Population
 from ppl.language import parallel
 from ppl.program import Program
@@ -138,7 +138,7 @@ async def _levels(program: Program[T], count: int, share: Share, lookahead: int)
         if room < 1:
             break
         copies = share(members, await frontier.ahead(members, lookahead), room)
-        members = [child for i, number in copies.items() for child in children(members[i], number)]
+        members = [one for i, number in copies.items() for one in children(members[i], number)]
     return frontier.population()
 
 
@@ -153,7 +153,7 @@ async def _dvts(program: Program[T], config: DVTS) -> Population[T]:
 
 async def _pruned(program: Program[T], config: Pruned) -> Population[T]:
     frontier, step = Frontier(program), 0
-    members = children(frontier.root, config.particles)
+    members = [child(frontier.root) for _ in range(config.particles)]
     while members := await frontier.advance(members):
         step += 1
         if step in config.keep:

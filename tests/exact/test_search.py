@@ -233,6 +233,21 @@ def test_counts() -> None:
     assert share([], [0.0, -1e9], 3) == {0: 2, 1: 1} and sum(share([], [0.0] * 7, 5).values()) == 5
 
 
+def test_a_first_draw_of_few_values_does_not_make_few_runs() -> None:
+    """A style of two, then many texts: as many solutions as asked for."""
+
+    @program
+    async def styled() -> tuple[int, int]:
+        style = await sample("style", ppl.uniform([0, 1]))
+        await factor("style", 0.0)
+        x = await sample("x", Categorical.of(dict.fromkeys(range(50), 1.0)))
+        await factor("x", -x / 100)
+        return style, x
+
+    for algorithm in (ppl.Pruned(8, {2: 1.0}), ppl.Beam(8, 4), ppl.REBASE(8), ppl.DVTS(8, 4)):
+        assert len(infer(styled(), algorithm, seed=0).population.values) == 8
+
+
 def test_twice_the_same_prefix_counts_once() -> None:
     """Two of three children are the same text: a beam of two keeps two different ones."""
     drawn = iter([7, 7, 3, 1, 1, 1, 1, 1])

@@ -87,7 +87,7 @@ class _Tree(Generic[T]):
     async def expand(self, node: _Node[T]) -> float:
         """Make the children of a node and write the best of them to its end; the worth of the best solution."""
         frontier, before = self.frontier, len(self.frontier.found)
-        going = await frontier.advance(children(child(node.prefix), self.config.width))
+        going = await frontier.advance(children(node.prefix, self.config.width))
         node.below = [_Node(prefix, node.depth + 1) for prefix in going]
         self.nodes += len(going)
         self.depth = max(self.depth, node.depth + bool(going))

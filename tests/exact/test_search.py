@@ -211,6 +211,15 @@ def test_a_solution_is_never_worse_for_more_room() -> None:
     assert gained > 5
 
 
+def test_a_search_that_has_spent_its_steps_still_answers() -> None:
+    """The best prefixes are brought to their ends, `batch` of them."""
+    tree = Tree(3, depth=5, dead=0.0, stop=0.0)
+    for steps, batch in ((1, 1), (2, 2), (4, 3)):
+        posterior = infer(tree.program(), ppl.AStar(3, steps=steps, batch=batch), seed=0)
+        assert 1 <= len(posterior.items()) <= batch and posterior.diagnostics["steps"] <= 3 * steps + 5 * batch
+        assert all(value in tree.leaves() for value, _ in posterior.items())
+
+
 def test_counts() -> None:
     """How many solutions come out, and what is shared."""
 

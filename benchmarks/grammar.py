@@ -28,7 +28,7 @@ from timing import best
 import ppl
 from ppl.grammar import Regular, cfg, choice, regex
 from ppl.grammar.hmm import log_partition
-from ppl.grammar.tokens import TokenDFA
+from ppl.grammar.tokens import TokenDFA, narrow
 from ppl.grammar.vocabulary import Vocabulary
 from ppl.models.bigram import bigram
 from ppl.models.decode import Stop
@@ -113,7 +113,7 @@ def tables(sizes: tuple[int, ...] = (4096, 32768, 151936)) -> Iterator[dict[str,
             grammar = TokenDFA.of(language.dfa, words)
             times.append(time.perf_counter())
             built, spelled = (round(x, 3) for x in np.diff(times))
-            kept = grammar.next.astype(np.int16).nbytes + grammar.classes.astype(np.int16).nbytes
+            kept = narrow(grammar.next).nbytes + narrow(grammar.classes).nbytes
             yield {"vocabulary": size, "language": name, "byte states": language.dfa.size, "states": grammar.size,
                    "classes": grammar.next.shape[1], "regex s": built, "tokens s": spelled,
                    "MB": round(kept / 1e6, 2)}  # fmt: skip

@@ -137,9 +137,9 @@ class Words(Potential):
     """
 
     table: Array
-    """int16 or int32 [states, classes]: the state behind each class of tokens. The last is dead."""
+    """Of integers, [states, classes]: the state behind each class of tokens. The last is dead."""
     classes: Array
-    """int16 or int32 [V]"""
+    """Of integers, [V]"""
     accept: Array
     """bool [states]"""
     done: Array

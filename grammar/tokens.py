@@ -167,8 +167,9 @@ def padded(table: np.ndarray, ahead: np.ndarray | None = None) -> tuple[np.ndarr
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """As int16 where they are small enough: half of the memory, and of what each token reads of it."""
-    return numbers.astype(np.int16 if numbers.max(initial=0) < 2**15 else np.int32)
+    """In the fewest bits. Tables of one shape have the same: their last state and class are among the numbers."""
+    most = numbers.max(initial=0)
+    return numbers.astype(np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32)
 
 
 def _room(length: int, least: int) -> int:

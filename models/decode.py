@@ -182,7 +182,7 @@ def decode(
     and score are the same bits.
     """
     rows, room = forced.shape
-    # Kept in 16 bits, but read in 32: the gather of the loop would convert each number at each token.
+    # Kept in few bits, but read in 32: the gather of the loop would convert each number at each token.
     stop = stop._replace(table=stop.table.astype(jnp.int32), classes=stop.classes.astype(jnp.int32))
 
     def going(state: Any) -> Array:

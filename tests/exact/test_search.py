@@ -242,6 +242,28 @@ def test_counts() -> None:
     assert share([], [0.0, -1e9], 3) == {0: 2, 1: 1} and sum(share([], [0.0] * 7, 5).values()) == 5
 
 
+def test_the_worst_are_given_up() -> None:
+    drawn = iter([5, 1, 7, 3])
+
+    class Given:
+        family = "given"
+
+        def sample(self, key: Any) -> int:
+            return next(drawn)
+
+        def log_prob(self, value: Any) -> float:
+            return 0.0
+
+    @program
+    async def two() -> int:
+        x = await sample("x", Given())
+        await factor("x", float(x))
+        await factor("more", 0.0)
+        return x
+
+    assert [value for value, _ in infer(two(), ppl.Pruned(4, {1: 0.5}), seed=0).items()] == [5, 7]
+
+
 def test_a_first_draw_of_few_values_does_not_make_few_runs() -> None:
     """A style of two, then many texts: as many solutions as asked for."""
 

@@ -69,6 +69,13 @@ def test_shares_and_batches() -> None:
     assert sizes[2] == pytest.approx(0.5) and set(sizes) == {2, 4, 6}
 
 
+def test_no_more_are_drawn_than_allowed() -> None:
+    """Also where batches do not divide them."""
+    for algorithm in (AdaptiveVote(3, batch=2, threshold=1.0), Rejection(3, accept=9.0, batch=2)):
+        for population, _ in law(algorithm, coin(0.5)):
+            assert population.diagnostics == {"drawn": 3}
+
+
 def test_the_vote_is_on_answers_and_dead_runs_do_not_count() -> None:
     @program
     async def some() -> int:

@@ -140,11 +140,7 @@ def ratio_rows(cells: Sequence[Summary], at: int) -> str:
     by = {cost: ratios(cells, "particle-filter", at, names, cost) for cost in ("generations", "tokens")}
     out = [f"| baseline | generations, times those of the filter at N = {at} | tokens |", "| --- | --- | --- |"]
     for name in by["generations"]:
-        shown = []
-        for found in by.values():
-            one = found[name]
-            low, high = one.show(one.low), one.show(one.high)
-            shown.append(f"{one.show(one.ratio)} ({low if low == high else f'{low} to {high}'})")
+        shown = [f"{found[name].show(found[name].ratio)} ({found[name].interval})" for found in by.values()]
         out.append(f"| {name} | " + " | ".join(shown) + " |")
     return "\n".join(out) + "\n"
 

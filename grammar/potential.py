@@ -167,10 +167,7 @@ class Words(Potential):
     def log_step(self, state: Any) -> Array:
         at, left = state
         behind = self.ahead[jnp.clip(left - 1, 0, len(self.ahead) - 1)][self.table[at]]
-        now = self.log_value(state)
-        return jnp.where((left > 0) & (now > -jnp.inf), behind - jnp.where(now > -jnp.inf, now, 0.0), -jnp.inf)[
-            self.classes
-        ]
+        return _step(behind, self.log_value(state), left)[self.classes]
 
     def over(self, state: Any) -> Array:
         return state[0] == self.done
@@ -217,11 +214,16 @@ class WordsOfHMM(Potential):
         ends = logsumexp(self.log_transition + ends[:, None], -1)  # by the hidden state that emits the token
         joint = (belief[:, None] + self.log_emission).T  # [V, k]
         behind = logsumexp(joint + ends[self.words.classes], -1) - logsumexp(joint, -1)
-        now = self.log_value(state)
-        return jnp.where((left > 0) & (now > -jnp.inf), behind - jnp.where(now > -jnp.inf, now, 0.0), -jnp.inf)
+        return _step(behind, self.log_value(state), left)
 
     def over(self, state: Any) -> Array:
         return self.words.over(state[0])
+
+
+def _step(behind: Array, now: Array, left: Array) -> Array:
+    """`behind` less `now`: -inf where nothing may follow, or all is lost already."""
+    open_ = (left > 0) & (now > -jnp.inf)
+    return jnp.where(open_, behind - jnp.where(open_, now, 0.0), -jnp.inf)
 
 
 def potential(automaton: TokenDFA, horizon: int, proxy: np.ndarray | HMM | None = None) -> Potential:

@@ -32,6 +32,10 @@ class Frontier(Generic[T]):
         self.steps = 0
         """That prefixes were brought on by, all together."""
 
+    def fresh(self, count: int) -> list[Particle[T]]:
+        """So many independent runs, from the beginning."""
+        return [child(self.root) for _ in range(count)]
+
     async def advance(self, members: Sequence[Particle[T]]) -> list[Particle[T]]:
         """Bring prefixes one step on; those that go on from there. Solutions are `found`, the dead are dropped."""
         going, ended = await self.scout(members)

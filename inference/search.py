@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ppl.inference import weights
 from ppl.inference.arguments import check_count
-from ppl.inference.frontier import Frontier, best, child, children
+from ppl.inference.frontier import Frontier, best, children
 from ppl.inference.population import Particle, Population
 from ppl.language import parallel
 from ppl.program import Program
@@ -24,9 +25,8 @@ class Beam:
     """Beam search: of `beams` prefixes the best `beams` / `width` stay, and go on `width` times each.
 
     A solution leaves the beam and is one of the `beams` that come out. Of prefixes that are the same one counts, and
-    what are fewer then share the room. With
-    `lookahead` a prefix is judged by what a copy of it has come to so many steps later; the copy is thrown away, and
-    costs what it costs. `Beam(k, k)` is the best of k at each step.
+    what are fewer then share the room. With `lookahead` a prefix is judged by what a copy of it has come to so many
+    steps later; the copy is thrown away, and costs what it costs. `Beam(k, k)` is the best of k at each step.
 
     An optimiser: Snell et al. 2024, "Scaling LLM test-time compute optimally can be more effective than scaling model
     parameters"; Beeching et al. 2024, "Scaling test-time compute with open models".
@@ -147,13 +147,13 @@ async def _dvts(program: Program[T], config: DVTS) -> Population[T]:
     trees = await parallel(*[Beam(size, size, config.lookahead)(program) for size in sizes])
     values = tuple(value for tree in trees for value in tree.values)
     scores = tuple(score for tree in trees for score in tree.log_weights)
-    killed = sum((tree.killed for tree in trees), start=type(trees[0].killed)())
+    killed = sum((tree.killed or Counter() for tree in trees), Counter[str]())
     return replace(trees[0], values=values, log_weights=scores, killed=killed)
 
 
 async def _pruned(program: Program[T], config: Pruned) -> Population[T]:
     frontier, step = Frontier(program), 0
-    members = [child(frontier.root) for _ in range(config.particles)]
+    members = frontier.fresh(config.particles)
     while members := await frontier.advance(members):
         step += 1
         if step in config.keep:

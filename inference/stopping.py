@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from scipy.special import betainc
 
 from ppl.inference.arguments import check_count
-from ppl.inference.frontier import Frontier, child
+from ppl.inference.frontier import Frontier
 from ppl.inference.population import Population
 from ppl.program import Program
 
@@ -121,7 +121,7 @@ async def _adaptive_vote(program: Program[T], config: AdaptiveVote) -> Populatio
     while drawn < config.most and not config.decided(counts):
         count = min(config.batch, config.most - drawn)
         before = len(frontier.found)
-        await frontier.finish([child(frontier.root) for _ in range(count)])
+        await frontier.finish(frontier.fresh(count))
         drawn += count
         counts.update(config.answer(one.run.value) for one in frontier.found[before:])
     return frontier.population({"drawn": drawn})
@@ -129,7 +129,7 @@ async def _adaptive_vote(program: Program[T], config: AdaptiveVote) -> Populatio
 
 async def _first_finished(program: Program[T], config: FirstFinished) -> Population[T]:
     frontier = Frontier(program)
-    members = [child(frontier.root) for _ in range(config.runs)]
+    members = frontier.fresh(config.runs)
     while members and len(frontier.found) < config.count:
         members = await frontier.advance(members)
     frontier.found = frontier.found[: config.count]
@@ -140,7 +140,7 @@ async def _rejection(program: Program[T], config: Rejection) -> Population[T]:
     frontier, drawn, least = Frontier(program), 0, -math.inf if config.accept is None else config.accept
     while drawn < config.most and not frontier.found:
         count = min(config.batch, config.most - drawn)
-        await frontier.finish([child(frontier.root) for _ in range(count)])
+        await frontier.finish(frontier.fresh(count))
         drawn += count
         frontier.found = [one for one in frontier.found if one.log_weight >= least]
     return frontier.population({"drawn": drawn})

@@ -9,7 +9,6 @@ candidates included, and scores that were asked for.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ppl.infer import infer_many
 from ppl.posterior import Posterior
-from ppl.solve_file import FileError
+from ppl.solve_file import FileError, cut
 from ppl.solving import batch_size
 from ppl.source import Key
 from ppl.strategies import Strategy, Task
@@ -223,7 +222,5 @@ def _open(path: Path, task: Task[Any]) -> list[Line]:
     if found.get("task") != task.name:
         raise FileError(f"{path} is of the task {found.get('task')!r}, not {task.name!r}: give another --out")
     if whole < path.stat().st_size:
-        with path.open("r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())
+        cut(path, whole)
     return lines

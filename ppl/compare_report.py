@@ -18,7 +18,6 @@ from ppl.compare import Line, compare
 from ppl.scaling import BudgetRatio, budget_ratio, fit_coverage, majority_at, pass_at
 from ppl.strategies import Strategy, Task
 
-BOOTSTRAP = 1000
 COSTS: dict[str, Callable[[Line], float]] = {
     "generations": lambda line: line.n,
     "tokens": lambda line: line.tokens,
@@ -161,9 +160,7 @@ def ratio_table(found: Mapping[str, BudgetRatio], reference: str, n: int, cost: 
         out.add_column(column, justify="right")
     out.caption, out.caption_justify = "Not reached: in so many bootstrap samples of the problems.", "left"
     for name, ratio in found.items():
-        low, high = ratio.show(ratio.low), ratio.show(ratio.high)
-        interval = low if low == high else f"{low} to {high}"
-        out.add_row(name, ratio.show(ratio.ratio), interval, f"{100 * ratio.not_reached:.0f} %")
+        out.add_row(name, ratio.show(ratio.ratio), ratio.interval, f"{100 * ratio.not_reached:.0f} %")
     return out
 
 

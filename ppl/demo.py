@@ -123,9 +123,9 @@ def ratio_table(cells: Sequence[Cell]) -> Table:
     for column in ("ratio", "95 % interval", "never reaches it"):
         out.add_column(column, justify="right")
     for name, ratio in ratios(cells).items():
-        low, high = ratio.show(ratio.low), ratio.show(ratio.high)
-        interval = low if low == high else f"{low} to {high}"
-        out.add_row(name, ratio.show(ratio.ratio), interval, f"in {100 * ratio.not_reached:.0f} % of bootstrap samples")
+        out.add_row(
+            name, ratio.show(ratio.ratio), ratio.interval, f"in {100 * ratio.not_reached:.0f} % of bootstrap samples"
+        )
     return out
 
 

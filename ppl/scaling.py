@@ -48,6 +48,12 @@ class BudgetRatio:
         """A ratio in words."""
         return f"> {self.largest:.3g}" if ratio == math.inf else f"{ratio:.1f}"
 
+    @property
+    def interval(self) -> str:
+        """From the lower to the upper quantile, in words; one of them where they read the same."""
+        low, high = self.show(self.low), self.show(self.high)
+        return low if low == high else f"{low} to {high}"
+
 
 def budget_ratio(
     budgets: Sequence[float], baseline: np.ndarray, reference: np.ndarray, at: float, samples: int = 2000, seed: int = 0

@@ -138,10 +138,15 @@ def _open_answers(out: Path, resume: bool, problems: list[Problem], settings: di
             what = f"other settings ({difference})" if same else "another problem"
             raise FileError(f"{out}, line {number + 1} is the answer to {what}: give another --out")
     if len(whole) < len(data):
-        with out.open("r+b") as file:
-            file.truncate(len(whole))
-            os.fsync(file.fileno())
+        cut(out, len(whole))
     return len(whole.splitlines())
+
+
+def cut(path: Path, size: int) -> None:
+    """Leave the first so many bytes of a file, for good."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ def test_log_prob_of_a_solution_is_that_of_its_tokens(task: Task[Any]) -> None:
 
 
 def test_the_report(task: Task[Any], tmp_path: Path) -> None:
-    console = Console(record=True, width=140, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=140, file=StringIO())
     names = strategies("majority,best-of-n,particle-filter")
     run(task, names, [1, 2, 4], range(2), "particle-filter", tmp_path, console)
     said = " ".join(console.export_text().split())

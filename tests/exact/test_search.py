@@ -70,6 +70,21 @@ async def walk(tree: Tree, heuristic: float | None) -> tuple[int, ...]:
     return path
 
 
+class Given:
+    """Draws that are chosen beforehand."""
+
+    family = "given"
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self.drawn = iter(values)
+
+    def sample(self, key: Any) -> int:
+        return next(self.drawn)
+
+    def log_prob(self, value: Any) -> float:
+        return 0.0
+
+
 def best_of(tree: Tree) -> float:
     return max(tree.leaves().values(), default=-math.inf)
 
@@ -243,20 +258,11 @@ def test_counts() -> None:
 
 
 def test_the_worst_are_given_up() -> None:
-    drawn = iter([5, 1, 7, 3])
-
-    class Given:
-        family = "given"
-
-        def sample(self, key: Any) -> int:
-            return next(drawn)
-
-        def log_prob(self, value: Any) -> float:
-            return 0.0
+    given = Given([5, 1, 7, 3])
 
     @program
     async def two() -> int:
-        x = await sample("x", Given())
+        x = await sample("x", given)
         await factor("x", float(x))
         await factor("more", 0.0)
         return x
@@ -281,22 +287,13 @@ def test_a_first_draw_of_few_values_does_not_make_few_runs() -> None:
 
 def test_twice_the_same_prefix_counts_once() -> None:
     """Two of three children are the same text: a beam of two keeps two different ones."""
-    drawn = iter([7, 7, 3, 1, 1, 1, 1, 1])
-
-    class Given:
-        family = "given"
-
-        def sample(self, key: Any) -> int:
-            return next(drawn)
-
-        def log_prob(self, value: Any) -> float:
-            return 0.0
+    given = Given([7, 7, 3, 1, 1, 1, 1, 1])
 
     @program
     async def two() -> tuple[int, int]:
-        x = await sample("x", Given())
+        x = await sample("x", given)
         await factor("x", float(x))
-        y = await sample("y", Given())
+        y = await sample("y", given)
         await factor("y", float(y))
         return x, y
 

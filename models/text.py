@@ -29,6 +29,7 @@ class Text:
     """
 
     __slots__ = (
+        "_last",
         "_prompt",
         "data",
         "drawn_by",
@@ -67,6 +68,7 @@ class Text:
             if log_prob is not None and before and before[-4] & 1:  # two sampled ones are one
                 before = before[:-4]
             self.links = before + (len(data) + (log_prob is not None)).to_bytes(4, "little")
+        self._last: str | None = None  # once somebody has asked: clones ask again
         self._prompt: Text | None = None  # all of it is given
         if parent is not None:
             self._prompt = parent if parent._prompt is None and self.sampled else parent._prompt
@@ -112,8 +114,10 @@ class Text:
     @property
     def last(self) -> str:
         """What a reader sees more of than of `parent`."""
-        before = self.parent.data if self.parent else b""
-        return self.tokenizer.decode(self.data[len(before) :], before)
+        if self._last is None:
+            before = self.parent.data if self.parent else b""
+            self._last = self.tokenizer.decode(self.data[len(before) :], before)
+        return self._last
 
     @property
     def finished(self) -> bool:

@@ -102,8 +102,10 @@ class Tokenizer:
 
         decode(a + b) == decode(a) + decode(b, a).
         """
-        nothing = not before or all(self._shows_nothing(int(token)) for token in np.frombuffer(before, "<i4"))
-        return self._show(data, self._held(before), self._written.leading_space and nothing)
+        first = self._written.leading_space and (
+            not before or all(self._shows_nothing(int(token)) for token in np.frombuffer(before, "<i4"))
+        )
+        return self._show(data, self._held(before), first)
 
     def _shown(self, data: bytes, held: bytes, first: bool) -> str:
         out, run, pieces = "", [held], self.token_bytes()

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
 
 from ppl.distributions import log_odds
 from ppl.effects import Effect
@@ -82,8 +82,7 @@ class Reward:
         return Judged(self, question)
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """The scores so far, nats. It never changes: `step` gives another one."""
 
     reward: Reward
@@ -95,7 +94,7 @@ class Judged:
         reward = self.reward
         if reward.use in ("outcome", "none"):
             return self
-        after = replace(self, scores=(*self.scores, await self._ask(text)))
+        after = Judged(reward, self.question, (*self.scores, await self._ask(text)))
         if self.foreseen:
             await twist("value", reward.beta * after.total)
         elif reward.use == "odds_each_step":

@@ -7,11 +7,11 @@ transformational compilation"; the acceptance ratio as in `ppl.regenerate`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ppl.distributions import uniform
+from ppl.distributions import Categorical, uniform
 from ppl.inference.arguments import check_proposals, check_sites
 from ppl.inference.kernels import accept, of_program
 from ppl.language import sample
@@ -31,11 +31,30 @@ class Suffix:
     The natural kernel for text: what is kept is a prefix, which a language model need not read again. A program
     may have n' sites then, and goes back with another probability: the ratio contains n / n'.
 
+    With `where`, a function of a trace that gives a log weight for each of its sites, in their order, the site is
+    chosen by these: refinement that goes back to where a critic finds fault (as in Chakraborty et al. 2025, "Iterative
+    agent decoding"). The ratio contains the probabilities of the choice, of the old trace and of the new one.
+
     Law: pi K = pi.
+
+    Raises:
+        ValueError: `where` gives not one weight per site, or only weights of zero.
     """
 
+    where: Callable[[Trace[Any]], Sequence[float]] | None = None
+
     def __call__(self, program: Program[T], trace: Trace[T]) -> Program[Trace[T]]:
-        return Program("suffix", _suffix, (program, trace), {})
+        return Program("suffix", _suffix, (program, trace, self), {})
+
+    def start(self, trace: Trace[Any]) -> Categorical[int]:
+        """Which of the sites of a trace, by number, is drawn again."""
+        if self.where is None:
+            return uniform(range(len(trace.choices)))
+        log_weights = list(self.where(trace))
+        if len(log_weights) != len(trace.choices):
+            raise ValueError(f"Suffix: where gave {len(log_weights)} log weights for {len(trace.choices)} sites: one "
+                             "for each, in the order of trace.choices")  # fmt: skip
+        return Categorical(range(len(log_weights)), log_weights)
 
 
 @dataclass(frozen=True)
@@ -91,17 +110,19 @@ def PMMH(parameters: str, proposal: Callable[[Any, Any], Any] | None = None) -> 
     return Block("**", None if proposal is None else {parameters: proposal})
 
 
-async def _suffix(program: Program[T], trace: Trace[T]) -> Trace[T]:
+async def _suffix(program: Program[T], trace: Trace[T], config: Suffix) -> Trace[T]:
     trace = of_program(program, trace)
     sites = list(trace.choices)
     if not sites:
         return trace
-    start = await sample("start", uniform(range(len(sites))))
+    there = config.start(trace)
+    start = await sample("start", there)
     proposed = await regenerate(trace, _among(sites[start:]))
     log_ratio = proposed.log_ratio
     if proposed.trace is not None:
-        log_ratio += math.log(len(sites)) - math.log(len(proposed.trace.choices))
-        if [*proposed.trace.choices][:start] != sites[:start]:  # of branches side by side, cut off at another place
+        if [*proposed.trace.choices][:start] == sites[:start]:
+            log_ratio += config.start(proposed.trace).log_prob(start) - there.log_prob(start)
+        else:  # of branches side by side, cut off at another place
             log_ratio = -math.inf
     return await accept(trace, proposed.trace, log_ratio, sites[start])
 

@@ -132,6 +132,8 @@ def compare(
         fail(f"--problems {problems}, --seeds {seeds}: at least 0 (all) and 1")
     try:
         found = from_file(task) if task else chain_arithmetic(preset, None, model)
+        for one in chosen:
+            one.check(found)
     except (ValueError, CheckpointError) as error:
         fail(error)
     with _told():

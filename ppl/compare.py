@@ -72,8 +72,11 @@ def compare(
     """Do what the file at `path` does not hold yet, and give all its lines that belong to this comparison.
 
     Raises:
+        ValueError: the task lacks what a strategy needs.
         FileError: the file is of another task or another version, or cannot be read or written.
     """
+    for strategy in strategies:
+        strategy.check(task)
     known = _open(path, task)
     _check_runs(known, task, strategies, path)
     done = {(line.cell, line.problem) for line in known}
@@ -129,9 +132,9 @@ def _solved(
     """One run of each problem, and the answers of all strategies of the group to it."""
     first, begin = group[0], time.perf_counter()
     run = _run(first, n, task)
-    handles = [task.lm.handle() for _ in problems]
+    handles = [first.writer(task) for _ in problems]
     reward = first.weigh(task)
-    programs = [task.program(handle, reward, problem) for handle, problem in zip(handles, problems, strict=True)]
+    programs = [first.program(task, lm, reward, problem, n) for lm, problem in zip(handles, problems, strict=True)]
     root = Key.of(seed).fold(run)
     keys = [root.fold(task.name_of(problem)) for problem in problems]
     posteriors = infer_many(programs, first.algorithm(n, task), keys)
@@ -151,8 +154,10 @@ def _solved(
 
 
 def _run(strategy: Strategy, n: int, task: Task[Any]) -> str:
-    algorithm, use, aggregate, beta = strategy.run_of(n, task)
-    return f"{_ADDRESS.sub('', algorithm)}, {use}, {aggregate}, {beta:g}"
+    algorithm, use, aggregate, beta, verdicts, writes = strategy.run_of(n, task)
+    judged = f"{verdicts} verdicts, " if verdicts else ""
+    by = "" if writes == "model" else f", {writes}"
+    return f"{judged}{_ADDRESS.sub('', algorithm)}, {use}, {aggregate}, {beta:g}{by}"
 
 
 def _check_runs(known: Sequence[Line], task: Task[Any], strategies: Sequence[Strategy], path: Path) -> None:

@@ -30,9 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from ppl.distributions import log_odds
+from ppl.distributions import Bernoulli, log_odds
 from ppl.effects import Effect
-from ppl.language import factor, twist
+from ppl.language import factor, parallel, sample, twist
+from ppl.program import Program
 
 Use = Literal["step_likelihood", "value", "outcome", "none", "odds_each_step"]
 Aggregate = Literal["prod", "min", "mean", "last"]
@@ -43,15 +44,15 @@ USES: dict[str, Use] = {"step": "step_likelihood", "prefix": "value", "value": "
 class Reward:
     """A reward model, and what its scores are to be. `use` None: what the model's `kind` is right for.
 
-    `model(text)`, or `model(text, question)` where a question is given, is an effect (a `call`) whose answer is a log
-    probability, nats.
+    `model(text)`, or `model(text, question)` where a question is given, is an effect (a `call`) or a program whose
+    answer is a log probability, nats.
 
     Raises:
         ValueError: an unknown `use` or `aggregate`, or one without the other; a `beta` that is not positive and
             finite; no `use` for a model that does not say its kind.
     """
 
-    model: Callable[..., Effect[float]]
+    model: Callable[..., Effect[float] | Program[float]]
     use: Use | None = None
     aggregate: Aggregate = "prod"
     beta: float = 1.0
@@ -130,5 +131,39 @@ class Judged(NamedTuple):
             return top if top == -math.inf else top + math.log(sum(math.exp(s - top) for s in scores) / len(scores))
         return sum(scores)
 
-    def _ask(self, text: Any) -> Effect[float]:
+    def _ask(self, text: Any) -> Effect[float] | Program[float]:
         return self.reward.model(text) if self.question is None else self.reward.model(text, self.question)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A generative verifier as a reward model: its score is the share of `count` verdicts that say yes.
+
+    `verdict(text)` is a program that thinks about a text and returns whether it holds, or a reward model (an effect
+    whose answer is a log probability), of which verdicts are drawn. The share is an unbiased estimate of P(yes), so the
+    target of a `Reward` that multiplies scores as they are, `step_likelihood` or `outcome` with `beta` 1, is the same
+    for every `count`: nested importance sampling (Andrieu and Roberts 2009, "The pseudo-marginal approach"; for
+    verifiers Singhi et al. 2025, "When to solve, when to verify"). Few verdicts are often all no: weight zero.
+
+    Raises:
+        ValueError: `count` below 1.
+    """
+
+    verdict: Callable[..., Effect[float] | Program[bool]]
+    count: int = 4
+    kind: str = "step"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"Verdicts: count={self.count}: it takes one verdict or more")
+
+    def __call__(self, *question: Any) -> Program[float]:
+        return Program("verdicts", _verdicts, (self, question), {})
+
+
+async def _verdicts(verifier: Verdicts, question: tuple[Any, ...]) -> float:
+    asked = [verifier.verdict(*question) for _ in range(verifier.count)]
+    answers = await parallel(*asked)
+    if isinstance(asked[0], Effect):
+        answers = await parallel(*[sample("yes", Bernoulli(math.exp(log_p))) for log_p in answers])
+    return math.log(sum(answers) / len(answers)) if any(answers) else -math.inf

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ppl.infer import Algorithm
 from ppl.inference.best_first import AStar
+from ppl.inference.dispatch import ByDifficulty, Dispatch
 from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
 from ppl.inference.islands import Islands
@@ -20,6 +21,8 @@ from ppl.inference.kernels import repeat
 from ppl.inference.mcmc import MCMC, ParallelTempering
 from ppl.inference.mcts import MCTS
 from ppl.inference.mh import Suffix
+from ppl.inference.population import Population
+from ppl.inference.published import PublishedGibbs
 from ppl.inference.resampling import Adaptive, Multinomial
 from ppl.inference.search import DVTS, REBASE, Beam, Pruned
 from ppl.inference.smc import SMC
@@ -27,15 +30,20 @@ from ppl.inference.stopping import AdaptiveVote, FirstFinished, Rejection
 from ppl.inference.systematic import Systematic, WithoutReplacement
 from ppl.inference.tempered import Tempered
 from ppl.inference.tree_walk import TreeWalk
+from ppl.layers import generate, layered, rank, verify
+from ppl.models.drafted import Drafted, Speculative
 from ppl.models.language_model import LanguageModel
 from ppl.posterior import Posterior
 from ppl.program import Program
-from ppl.rewards import Aggregate, Reward, Use
+from ppl.rewards import Aggregate, Reward, Use, Verdicts
+from ppl.scaling import saturation
 from ppl.selectors import RPC, BestOfMajority, Majority
+from ppl.trace import Trace
 from ppl.transforms import power
 
 P = TypeVar("P")
 Meaning = Literal["preserves", "optimises"]
+Writes = Literal["model", "drafted", "speculative", "thinking"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class Task(Generic[P]):
     """Of a typical solution: the budget of strategies that count steps."""
     log_prob: Callable[[Any], float] | None = None
     """log P under the language model of a value that the program returns, nats: RPC needs it."""
+    draft: LanguageModel | None = None
+    """A cheaper model of the same tokens: strategies of two models need it."""
+    think: Callable[[LanguageModel, Reward, P, int], Program[Any]] | None = None
+    """The program that is made to think on so many times before it answers: budget forcing needs it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,11 @@ class Strategy:
     use: Use = "step_likelihood"
     aggregate: Aggregate = "prod"
     beta: float = 1.0
+    verdicts: int = 0
+    """Of each score, drawn from it as from a generative verifier; 0: the score as it is."""
+    writes: Writes = "model"
+    """Who writes: the task's model, its draft weighed by the model, its draft where the reward is content with it, or
+    the model that is made to think on."""
     reward: bool = True
     """Whether it needs a reward at all: if not, what scores are asked for in a shared run is not counted."""
     on_paths: bool = False
@@ -82,7 +99,34 @@ class Strategy:
 
     def weigh(self, task: Task[Any]) -> Reward:
         """What the scores of the task's reward model mean to this strategy."""
-        return Reward(task.model, self.use, self.aggregate, self.beta)
+        model = Verdicts(task.model, self.verdicts) if self.verdicts else task.model
+        return Reward(model, self.use, self.aggregate, self.beta)
+
+    def check(self, task: Task[Any]) -> None:
+        """Raise `ValueError` if the task lacks what the strategy needs; says what to give."""
+        needs = [
+            (self.writes in ("drafted", "speculative"), task.draft, "a second model", "draft"),
+            (self.writes == "thinking", task.think, "a program that can be made to think on", "think"),
+            (self.on_paths, task.log_prob, "log P of whole values", "log_prob"),
+        ]
+        for asked, there, what, field in needs:
+            if asked and there is None:
+                raise ValueError(f"{self.name} needs {what}: give Task({task.name!r}, ..., {field}=...)")
+
+    def writer(self, task: Task[Any]) -> LanguageModel:
+        """A handle of what writes, with its own count of tokens."""
+        if self.writes == "drafted":
+            return Drafted(task.lm, task.draft).handle()  # pyright: ignore[reportReturnType, reportArgumentType]
+        if self.writes == "speculative":
+            return Speculative(task.lm, task.draft, task.model).handle()  # pyright: ignore[reportReturnType, reportArgumentType]
+        return task.lm.handle()
+
+    def program(self, task: Task[P], lm: LanguageModel, reward: Reward, problem: P, n: int) -> Program[Any]:
+        """What is run for a problem at a budget of N."""
+        if self.writes == "thinking":
+            assert task.think is not None
+            return task.think(lm, reward, problem, n - 1)
+        return task.program(lm, reward, problem)
 
     def choose(self, posterior: Posterior[Any], task: Task[Any]) -> Hashable:
         """The answer; None where there is none."""
@@ -92,7 +136,7 @@ class Strategy:
 
     def run_of(self, n: int, task: Task[Any]) -> tuple[Any, ...]:
         """Strategies for which this is equal share one run, and differ in their votes alone."""
-        return repr(self.algorithm(n, task)), self.use, self.aggregate, self.beta
+        return repr(self.algorithm(n, task)), self.use, self.aggregate, self.beta, self.verdicts, self.writes
 
 
 def _independent(n: int, _: Task[Any]) -> Algorithm[Any]:
@@ -115,6 +159,62 @@ def _dvts(n: int, _: Task[Any]) -> Algorithm[Any]:
     return DVTS(n, 4)
 
 
+def _halves(n: int) -> tuple[int, int]:
+    """A probe, and what is left."""
+    return max(1, n // 4), max(1, n - n // 4)
+
+
+def _by_difficulty(n: int, _: Task[Any]) -> Algorithm[Any]:
+    probe, rest = _halves(n)
+    return Dispatch(Importance(probe), ByDifficulty([-1.0], [_filter(rest, _), Importance(max(1, rest // 2))]))
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """As many runs as pay, by what the probe says of P(right); no more than `most`."""
+
+    most: int
+    gain: float = 0.01
+
+    def __call__(self, probe: Population[Any]) -> Algorithm[Any]:
+        # Rewards that are P(right), of a few runs: the posterior mean of their rate under a flat prior.
+        rewards = [min(math.exp(log_weight), 1.0) for log_weight in probe.log_weights]
+        return Importance(min(self.most, saturation((sum(rewards) + 1) / (len(rewards) + 2), self.gain)))
+
+
+def _planned(n: int, _: Task[Any]) -> Algorithm[Any]:
+    probe, rest = _halves(n)
+    return Dispatch(Importance(probe), _Planned(rest))
+
+
+def _blame(trace: Trace[Any]) -> list[float]:
+    """Where to write again: log of P(this step is wrong) of each draw, by the factor behind it."""
+    wrong = [-math.expm1(min(log_weight, 0.0)) + 0.01 for log_weight in trace.factors.values()]
+    return [math.log(p) for p in wrong] if len(wrong) == len(trace.choices) else [0.0] * len(trace.choices)
+
+
+@dataclass(frozen=True)
+class _Archon:
+    """Layers: generate candidates, keep those that pass (all, if none does), and of these the best quarter."""
+
+    count: int
+
+    def __call__(self, program: Program[Any]) -> Program[Population[Any]]:
+        return Program("archon", _archon, (program, self.count), {})
+
+
+async def _archon(program: Program[Any], count: int) -> Population[Any]:
+    def score(one: Population[Any]) -> float:
+        return one.log_weights[0]
+
+    kept = await layered(
+        generate(Importance(1)(program), count),
+        verify(lambda one: score(one) >= math.log(0.5)),
+        rank(score, -(-count // 4)),
+    )
+    return Population(tuple(one.values[0] for one in kept), tuple(map(score, kept)), normalised=True)
+
+
 @dataclass(frozen=True)
 class _Sharper:
     """Power sampling as an algorithm: of the program whose draws have a power of their probability."""
@@ -127,8 +227,7 @@ class _Sharper:
 
 
 def _rpc(task: Task[Any]) -> RPC:
-    if task.log_prob is None:
-        raise ValueError(f"rpc needs log P of whole values: give Task({task.name!r}, ..., log_prob=...)")
+    assert task.log_prob is not None
     return RPC(task.log_prob, task.answer)
 
 
@@ -153,6 +252,9 @@ TABLE = (
     Strategy("adaptive-majority", lambda n, t: AdaptiveVote(n, t.answer, max(1, n // 8)), Majority(), reward=False,
              source="Aggarwal et al. 2023, Adaptive-consistency", cost="at most N",
              about="stops when the vote is decided (Beta rule, 0.95)"),
+    Strategy("adaptive-majority-share", lambda n, t: AdaptiveVote(n, t.answer, max(1, n // 8), "share"), Majority(),
+             reward=False, source="Li et al. 2024, Escape sky-high cost (early stopping)", cost="at most N",
+             about="stops when 95 % of the answers so far agree"),
     Strategy("short-3-of-n", lambda n, _: FirstFinished(n, min(3, n)), Majority(), reward=False,
              source="Hassid et al. 2025, Don't overthink it", about="the majority of the first 3 to finish"),
     Strategy("rejection", lambda n, _: Rejection(n, math.log(0.5)), cost="at most N",
@@ -160,6 +262,11 @@ TABLE = (
     Strategy("pruned", lambda n, t: Pruned(2 * n, {max(1, t.steps // 4): 0.5, max(2, t.steps // 2): 0.5}),
              source="Manvi et al. 2024, Adaptive inference-time compute", cost="2 N begun, N / 2 ended",
              about="half are given up after a quarter of the steps, and half of the rest after half"),
+    Strategy("generative-verifier", _independent, verdicts=4, meaning="preserves",
+             source="Singhi et al. 2025, When to solve, when to verify", cost="N generations, 4 verdicts a step",
+             about="scores are shares of 4 yes-or-no verdicts, unbiased; weighted vote"),
+    Strategy("archon", lambda n, _: _Archon(n), Majority(), source="Saad-Falcon et al. 2024, Archon",
+             about="layers: generate, verify (1/2 or more), keep the best quarter, vote"),
     Strategy("best-of-n-each-step", lambda n, _: Beam(n, n), "argmax", source="Bag of tricks: step-level best-of-N",
              about="the best of N goes on, N times"),
     Strategy("beam", _beam, "argmax", source=SNELL, about="the best N/4 go on 4 times each; the highest score answers"),
@@ -168,6 +275,8 @@ TABLE = (
              about="prefixes are judged one step later"),
     Strategy("dvts", _dvts, "argmax", source=BEECHING, about="N/4 trees apart, in each of which the best goes on"),
     Strategy("dvts-weighted", _dvts, source=BEECHING, about="the same trees, with a weighted vote"),
+    Strategy("dvts-lookahead", lambda n, _: DVTS(n, 4, 1), "argmax", source=BEECHING, cost="up to 2 N",
+             about="the trees, judged one step later"),
     Strategy("rebase", lambda n, _: REBASE(n), source="Wu et al. 2024, Inference scaling laws (REBASE)",
              about="prefixes share the budget by softmax of their rewards; weighted vote"),
     Strategy("a-star", lambda n, t: AStar(4, n * t.steps), "argmax", aggregate="min",
@@ -194,6 +303,13 @@ TABLE = (
              about="odds of the running product at each step, multinomial, the highest score"),
     Strategy("published-filter-weighted", _published, use="odds_each_step", source=PUBLISHED,
              about="the same filter, with a weighted vote"),
+    Strategy("published-gibbs", lambda n, _: PublishedGibbs(max(2, n // 4)), "argmax", use="odds_each_step", least=4,
+             source=f"{PUBLISHED}, Alg. 2", about="4 filters of N/4, which keep a particle of the one before"),
+    Strategy("published-gibbs-weighted", lambda n, _: PublishedGibbs(max(2, n // 4)), use="odds_each_step", least=4,
+             source=f"{PUBLISHED}, Alg. 2", about="the same filters, with a weighted vote"),
+    Strategy("published-tempering", lambda n, _: PublishedGibbs(max(2, n // 4), 2, (1.0, 0.5)), "argmax",
+             use="odds_each_step", least=4, source=f"{PUBLISHED}, Alg. 3",
+             about="2 chains of 2 filters at powers 1 and 1/2, which exchange what they keep"),
     Strategy("entropic-filter", lambda n, _: SMC(n, Tempered(Systematic, None, 0.5)), meaning="preserves",
              source="Entropic particle filtering (2510.05825); children keep the rest of the weight",
              about="selects by a power of the weights that leaves an ESS of 1/2"),
@@ -210,6 +326,24 @@ TABLE = (
     Strategy("resample-move", lambda n, _: SMC(max(1, n // 2), Adaptive(Systematic, 0.75), Suffix()),
              meaning="preserves", source="Gilks and Berzuini 2001", cost="about N/2 times 1 + half the steps",
              about="N/2 particles, moved at each step by writing a suffix again"),
+    Strategy("refinement", lambda n, _: MCMC(Suffix(_blame), max(1, n - 1), chains=1, start=Importance(1)),
+             meaning="preserves", source="Chakraborty et al. 2025, Iterative agent decoding; accepted by its ratio",
+             cost="N, each move writing a part", about="a chain that writes again from where a step looks wrong"),
+    Strategy("speculative", _independent, writes="speculative", source="Pan et al. 2025, SpecReason",
+             cost="N drafts, and steps written again",
+             about="the draft writes; the model writes again what scores below 0.7"),
+    Strategy("drafted", _independent, writes="drafted", meaning="preserves", cost="N drafts",
+             source="the exact counterpart of SpecReason", about="the draft writes, weighed by p_model / p_draft"),
+    Strategy("drafted-filter", _filter, writes="drafted", meaning="preserves", source="ours", cost="N drafts",
+             about="the same in a particle filter"),
+    Strategy("by-difficulty", _by_difficulty, meaning="preserves", source=f"{SNELL}: probe, bin, dispatch",
+             cost="at most N",
+             about="N/4 runs look; where their evidence is low a filter of 3 N/4, else half as many runs"),
+    Strategy("planned", _planned, meaning="preserves", source="Wang et al. 2025, Scaling over scaling (saturation)",
+             cost="at most N", about="N/4 runs look; then as many as gain 1 % or more each"),
+    Strategy("budget-forcing", lambda n, _: Importance(1), writes="thinking", reward=False,
+             source="Muennighoff et al. 2025, s1", cost="one generation with N thoughts",
+             about="made to think on N - 1 times; needs a task with `think`"),
     Strategy("power-sampling", lambda n, _: _Sharper(MCMC(repeat(Suffix(), 2), max(1, n - 1), chains=1,
              start=Importance(1)), 4.0), Majority(), reward=False, use="none", meaning="preserves",
              source="Karan and Du 2025, Reasoning with sampling", cost="N, each move writing half a solution",

@@ -16,6 +16,9 @@ from ppl.strategies import Task
 def chain_arithmetic(preset: str = "default", count: int | None = None, model: Path | None = None) -> Task[Any]:
     """The shipped task: held-out problems of a preset, and a step reward that reads the model's own score head.
 
+    What drafts for two-model strategies is the model of the other preset, which is no smaller, and trained on easier or
+    harder problems.
+
     Raises:
         CheckpointError: as `sloppy.load_model`.
     """
@@ -26,7 +29,7 @@ def chain_arithmetic(preset: str = "default", count: int | None = None, model: P
         name, lm, StepReward(lm), problems,
         lambda handle, reward, problem: sloppy.solve(handle, reward, problem.problem),
         sloppy.answer_of, lambda answer, problem: answer == problem.answer, steps=PRESETS[preset].steps,
-        log_prob=log_prob,
+        log_prob=log_prob, draft=sloppy.load_model(next(other for other in PRESETS if other != preset)),
     )  # fmt: skip
 
 

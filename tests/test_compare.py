@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ppl import program, sample
 from ppl.compare import Line, compare, read
 from ppl.compare_report import markdown, ratios, run, summaries
 from ppl.scaling import fit_coverage, majority_at, pass_at
@@ -39,7 +40,7 @@ def same(lines: list[Line]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["strategy"], row["n"], row["seed"], row["problem"]))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [one.name for one in TABLE if one.writes != "thinking"])
 def test_every_strategy_runs_by_name(task: Task[Any], tmp_path: Path, name: str) -> None:
     """At its least budget and at 8; what it spends is counted, and nothing is right by chance of the bookkeeping."""
     least = STRATEGIES[name].least
@@ -74,6 +75,21 @@ def test_votes_on_one_run(task: Task[Any], tmp_path: Path) -> None:
         counts = {answer: count for answer, (count, *_) in some[0].found.items()}
         assert counts[some[0].answer] == max(counts.values())
         assert some[2].answer == max(some[0].found, key=lambda answer: some[0].found[answer][1])
+
+
+def test_thinking_on_costs_its_tokens(task: Task[Any], tmp_path: Path) -> None:
+    """A budget of N is one answer behind N thoughts: here of one line each, of three tokens."""
+
+    @program
+    async def think(lm: Any, problem: Any, waits: int) -> Any:
+        text = lm.text(f">{problem.problem}:")
+        for _ in range(waits + 1):
+            text = await sample("thought", lm.extend(text, until="\n", max_tokens=3))
+        return text
+
+    thinker = replace(task, think=lambda lm, reward, problem, waits: think(lm, problem, waits))
+    lines = compared(thinker, "budget-forcing", tmp_path / "out.jsonl", (2, 5))
+    assert {(line.n, line.tokens, line.scores) for line in lines} == {(2, 6, 0), (5, 15, 0)}
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, -1])
@@ -253,8 +269,11 @@ def task():
     lines = compare(mine, strategies("beam,particle-filter,mcts"), [32], [0], tmp_path / "out.jsonl", QUIET)
     assert {one.strategy for one in lines if one.right} == {one.strategy for one in lines}
     assert all(one.scores > 0 for one in lines)
-    with pytest.raises(ValueError, match="rpc needs log P"):
-        compare(mine, strategies("rpc"), [4], [0], tmp_path / "rpc.jsonl", QUIET)
+    for name, field in (("rpc", "log_prob"), ("drafted", "draft"), ("speculative", "draft"),
+                        ("budget-forcing", "think")):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{name} needs .*: give Task\('coins', ..., {field}=...\)"):
+            compare(mine, strategies(f"beam,{name}"), [4], [0], tmp_path / "none.jsonl", QUIET)
+    assert not (tmp_path / "none.jsonl").exists()
     for where, message in (("none.py:task", "is no task: write path.py:name"), ("mine.py", "is no task"),
                            (f"{tmp_path}/mine.py:judged", "has no Task under the name 'judged'")):  # fmt: skip
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ import pytest
 import ppl
 from ppl import Program, call, collapse, infer, measure, program, sample
 from ppl.models import TableLM
-from ppl.rewards import Reward
+from ppl.rewards import Reward, Verdicts
 from ppl.testing import assert_proper
 
 LM = TableLM("ab", lambda text: {"a": 0.6, "b": 0.4})
@@ -163,3 +163,38 @@ def test_bad_input(make: Any, message: str) -> None:
 def test_programs_are_typed() -> None:
     one: Program[str] = write(Reward(model, "value"))
     assert one.name == "write"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_verdicts_leave_the_target_as_it_is(count: int) -> None:
+    """However few: the share of them is unbiased. Two drawn steps and all their verdicts, enumerated."""
+
+    @program
+    async def short(reward: Reward) -> str:
+        text, judged = LM.text(""), reward.begin()
+        for _ in range(2):
+            text = await sample("step", LM.extend(text, max_tokens=1))
+            judged = await judged.step(text)
+        return str(text)
+
+    @program
+    async def thinks(text: Any) -> bool:
+        return await sample("verdict", ppl.Bernoulli(right(str(text))))
+
+    target = measure(short(Reward(model, "step_likelihood")))
+    for verdict in (model, thinks):
+        found = measure(short(Reward(Verdicts(verdict, count))))
+        for text in ("aa", "ab", "ba", "bb"):
+            assert found[text] == pytest.approx(target[text], rel=1e-12)
+
+
+def test_an_algorithm_on_verdicts_is_proper() -> None:
+    @program
+    async def one(reward: Reward) -> str:
+        text = await sample("step", LM.extend(LM.text(""), max_tokens=1))
+        await reward.begin().step(text)
+        return str(text)
+
+    assert_proper(ppl.SMC(2, ppl.Systematic), one(Reward(Verdicts(model, 2))))
+    with pytest.raises(ValueError, match="count=0"):
+        Verdicts(model, 0)

@@ -156,4 +156,5 @@ KERNELS: list[Row] = [
     Row("cycle", cycle(SingleSite(), Suffix()), 6),
     Row("mixture", mixture(Suffix(), Block("**"), weights=(1.0, 3.0)), 8),
     Row("repeat", repeat(SingleSite(), 2), 6),
+    Row("suffix, where", Suffix(lambda t: [0.5 * i - c.log_prob for i, c in enumerate(t.choices.values())]), 12),
 ]

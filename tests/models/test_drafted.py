@@ -10,7 +10,7 @@ import pytest
 
 import ppl
 from ppl import program, sample
-from ppl.models import Drafted, sloppy
+from ppl.models import Drafted, Speculative, TableLM, sloppy
 from ppl.rewards import Reward
 
 
@@ -54,3 +54,26 @@ def test_tokens_are_counted_and_other_questions_go_to_the_large_model(new_model:
     assert 8 <= pair.tokens <= 16 and pair.engine is pair.lm.engine and "drafted by" in repr(pair)
     with pytest.raises(ValueError, match="different tokenizers"):
         Drafted(new_model("ab.", seed=1), new_model("abc.", seed=2))
+
+
+def test_speculative_blocks_are_a_mixture() -> None:
+    """q(b) where the judge is content, and else p: exactly, for two blocks of which it likes "a"."""
+    p, q = {"a": 0.3, "b": 0.5, "c": 0.2}, {"a": 0.6, "b": 0.1, "c": 0.3}
+    lm, draft = TableLM("abc", lambda text: p), TableLM("abc", lambda text: q)
+    judge: Any = lambda text: ppl.call(lambda one: 0.0 if one[-1] == "a" else -1.0, str(text))  # noqa: E731
+    pair: Any = Speculative(lm, draft, judge, -0.5)  # pyright: ignore[reportArgumentType]
+    law = {one: q[one] * (one == "a") + 0.4 * p[one] for one in "abc"}
+    found = ppl.measure(write(pair, 2))
+    for one in "abc":
+        for two in "abc":
+            assert found[f"a{one}{two}"] == pytest.approx(law[one] * law[two])
+    with pytest.raises(TypeError, match="takes no proposal"):
+        sample("step", pair.extend(lm.text("a"), max_tokens=1), proposal=draft.extend(lm.text("a"), max_tokens=1))
+
+
+def test_speculative_tokens_are_those_of_both(new_model: Any) -> None:
+    lm, draft = new_model("ab.", seed=1), new_model("ab.", seed=2)
+    never, always = (Speculative(lm, draft, lambda text: ppl.call(float, 0), t).handle() for t in (0.5, -0.5))
+    for pair, tokens in ((never, 32), (always, 16)):
+        ppl.infer(write(pair, 2), ppl.Importance(8), seed=0)
+        assert pair.tokens == tokens

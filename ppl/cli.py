@@ -114,6 +114,7 @@ def compare(
     reference: Annotated[str, typer.Option(help="The strategy that budgets are measured against.")] = "particle-filter",
     preset: Preset = "default",
     model: Model = None,
+    jobs: Annotated[int, typer.Option(help="Processes; on a CPU one per core is fastest.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the lines, the tables and the pictures.")] = Path("compare"),
 ) -> None:
     """Strategies of the literature on one program: accuracy against what they cost. Goes on where it was stopped."""
@@ -130,15 +131,21 @@ def compare(
         fail(f"--preset {preset}: choose {' or '.join(PRESETS)}")
     if problems < 0 or seeds < 1:
         fail(f"--problems {problems}, --seeds {seeds}: at least 0 (all) and 1")
+    if jobs < 1:
+        fail(f"--jobs {jobs}: at least 1")
     try:
         found = from_file(task) if task else chain_arithmetic(preset, None, model)
+        if strategies == "all":
+            for lacks in filter(None, [one.lacks(found) for one in chosen]):
+                typer.echo(f"left out: {lacks}", err=True)
+            chosen = [one for one in chosen if not one.lacks(found)]
         for one in chosen:
             one.check(found)
     except (ValueError, CheckpointError) as error:
         fail(error)
     with _told():
         run_compare(replace(found, problems=found.problems[: problems or None]), chosen, sizes, range(seeds), reference,
-                    out, Console(soft_wrap=True))  # fmt: skip
+                    out, Console(soft_wrap=True), jobs)  # fmt: skip
 
 
 def main() -> None:

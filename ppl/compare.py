@@ -9,11 +9,16 @@ candidates included, and scores that were asked for.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,7 @@ from ppl.posterior import Posterior
 from ppl.solve_file import FileError, cut
 from ppl.solving import batch_size
 from ppl.source import Key
-from ppl.strategies import Strategy, Task
+from ppl.strategies import STRATEGIES, Strategy, Task
 
 VERSION = 1
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the repr of a function: another in each process
@@ -67,51 +72,67 @@ Cell = tuple[str, int, int]
 
 def compare(
     task: Task[Any], strategies: Sequence[Strategy], budgets: Sequence[int], seeds: Sequence[int], path: Path,
-    console: Console,
+    console: Console, jobs: int = 1,
 ) -> list[Line]:  # fmt: skip
     """Do what the file at `path` does not hold yet, and give all its lines that belong to this comparison.
 
+    More than one of the `jobs` are processes, which make the task for themselves (`Task.again`) and know strategies by
+    their names: on a CPU, one for each core. What they find does not depend on their number.
+
     Raises:
-        ValueError: the task lacks what a strategy needs.
-        FileError: the file is of another task or another version, or cannot be read or written.
+        ValueError: the task lacks what a strategy needs, or what processes need.
+        FileError: the file is of another task or another version, or cannot be read or written; or a process died.
     """
     for strategy in strategies:
         strategy.check(task)
+    if jobs > 1 and task.again is None:
+        raise ValueError(
+            f"{jobs} jobs: processes make the task for themselves: give Task({task.name!r}, ..., again=...)"
+        )
     known = _open(path, task)
     _check_runs(known, task, strategies, path)
     done = {(line.cell, line.problem) for line in known}
-    work = list(_work(task, strategies, budgets, seeds, done))
-    total = sum(len(problems) for *_, problems in work)
+    units = list(_units(task, strategies, budgets, seeds, done))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     fresh: list[Line] = []
     try:
         with path.open("a") as file, Progress(*columns, console=console) as progress:
-            bar = progress.add_task("comparing", total=total)
-            for group, n, seed, problems in work:
-                names = ", ".join(one.name for one in group)
-                progress.update(bar, description=f"{names[:50]}: N = {n}, seed {seed}")
-                for low in range(0, len(problems), batch_size(n)):
-                    part = problems[low : low + batch_size(n)]
-                    for line in _solved(task, group, n, seed, part, done):
-                        file.write(json.dumps(asdict(line)) + "\n")
-                        fresh.append(line)
-                    file.flush()
-                    progress.advance(bar, len(part))
+            bar = progress.add_task("comparing", total=sum(len(unit.problems) for unit in units))
+            for unit, lines in _all_solved(task, units, jobs):
+                new = [line for line in lines if (line.cell, line.problem) not in done]
+                file.writelines(json.dumps(asdict(line)) + "\n" for line in new)
+                file.flush()
+                fresh += new
+                names = ", ".join(one.name for one in unit.group)
+                progress.update(bar, advance=len(unit.problems), description=f"{names[:50]}: N = {unit.n}, "
+                                f"seed {unit.seed}")  # fmt: skip
             progress.update(bar, description="done")
-    except KeyboardInterrupt:
-        raise FileError(f"interrupted; {path} holds {len(known) + len(fresh)} lines, and the same command goes on "
-                        "behind them") from None  # fmt: skip
+    except (KeyboardInterrupt, BrokenProcessPool) as error:
+        by_hand = isinstance(error, KeyboardInterrupt)
+        why = "interrupted" if by_hand else "a process died (was there too little memory?)"
+        held = f"{path} holds {len(known) + len(fresh)} lines"
+        raise FileError(f"{why}; {held}, and the same command goes on behind them") from None
     wanted = set(product([one.name for one in strategies], budgets, seeds))
     names = {task.name_of(problem) for problem in task.problems}
     return [line for line in (*known, *fresh) if line.cell in wanted and line.problem in names]
 
 
-def _work(
+@dataclass(frozen=True)
+class _Unit:
+    """Problems that are run together, for strategies that share the run."""
+
+    group: tuple[Strategy, ...]
+    n: int
+    seed: int
+    problems: tuple[Any, ...]
+
+
+def _units(
     task: Task[Any], strategies: Sequence[Strategy], budgets: Sequence[int], seeds: Sequence[int],
     done: set[tuple[Cell, str]],
-) -> Iterator[tuple[list[Strategy], int, int, list[Any]]]:  # fmt: skip
-    """Runs that are left to do: which strategies share them, the budget, the seed, the problems."""
+) -> Iterator[_Unit]:  # fmt: skip
+    """What is left to do."""
     for n, seed in product(budgets, seeds):
         groups: dict[Any, list[Strategy]] = {}
         for strategy in strategies:
@@ -122,35 +143,76 @@ def _work(
                 problem for problem in task.problems
                 if any(((one.name, n, seed), task.name_of(problem)) not in done for one in group)
             ]  # fmt: skip
-            if problems:
-                yield group, n, seed, problems
+            for low in range(0, len(problems), batch_size(n)):
+                yield _Unit(tuple(group), n, seed, tuple(problems[low : low + batch_size(n)]))
 
 
-def _solved(
-    task: Task[Any], group: Sequence[Strategy], n: int, seed: int, problems: Sequence[Any], done: set[tuple[Cell, str]]
-) -> Iterator[Line]:
+def _all_solved(task: Task[Any], units: Sequence[_Unit], jobs: int) -> Iterator[tuple[_Unit, list[Line]]]:
+    """Units as they are done: one after the other, or by processes."""
+    if jobs == 1 or len(units) < 2:
+        for unit in units:
+            yield unit, _solved(task, unit)
+        return
+    assert task.again is not None
+    context = get_context("spawn")
+    workers = ProcessPoolExecutor(jobs, context, _begin, (task.again, jobs, context.Value("i", 0)))
+    futures: dict[Future[list[Line]], _Unit] = {}
+    try:
+        # Longest first: with the last one nobody waits long for the others.
+        for unit in sorted(units, key=lambda unit: -unit.n * len(unit.problems)):
+            names, problems = [one.name for one in unit.group], list(map(task.name_of, unit.problems))
+            futures[workers.submit(_solved_by_name, names, unit.n, unit.seed, problems)] = unit
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+_mine: dict[str, Any] = {}  # of a worker process: its task
+
+
+def _begin(again: Callable[[], Task[Any]], jobs: int, started: Any) -> None:
+    """In a new process: it leaves Ctrl-C to the one that began it, and their cores to the other processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: jobs])
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    _mine["task"] = again()
+
+
+def _solved_by_name(names: Sequence[str], n: int, seed: int, problems: Sequence[str]) -> list[Line]:
+    task: Task[Any] = _mine["task"]
+    by_name = {task.name_of(problem): problem for problem in task.problems}
+    group = tuple(STRATEGIES[name] for name in names)
+    return _solved(task, _Unit(group, n, seed, tuple(by_name[name] for name in problems)))
+
+
+def _solved(task: Task[Any], unit: _Unit) -> list[Line]:
     """One run of each problem, and the answers of all strategies of the group to it."""
-    first, begin = group[0], time.perf_counter()
+    first, n, begin = unit.group[0], unit.n, time.perf_counter()
     run = _run(first, n, task)
-    handles = [first.writer(task) for _ in problems]
+    handles = [first.writer(task) for _ in unit.problems]
     reward = first.weigh(task)
-    programs = [first.program(task, lm, reward, problem, n) for lm, problem in zip(handles, problems, strict=True)]
-    root = Key.of(seed).fold(run)
-    keys = [root.fold(task.name_of(problem)) for problem in problems]
+    programs = [first.program(task, lm, reward, problem, n) for lm, problem in zip(handles, unit.problems, strict=True)]
+    root = Key.of(unit.seed).fold(run)
+    keys = [root.fold(task.name_of(problem)) for problem in unit.problems]
     posteriors = infer_many(programs, first.algorithm(n, task), keys)
-    seconds = (time.perf_counter() - begin) / len(problems)
-    for problem, handle, posterior in zip(problems, handles, posteriors, strict=True):
+    seconds = (time.perf_counter() - begin) / len(unit.problems)
+    lines: list[Line] = []
+    for problem, handle, posterior in zip(unit.problems, handles, posteriors, strict=True):
         found = _found(task, posterior, problem)
-        for strategy in group:
-            if ((strategy.name, n, seed), task.name_of(problem)) in done:
-                continue
+        ess = [step.ess / len(posterior.population.values) for step in posterior.steps]
+        for strategy in unit.group:
             answer = strategy.choose(posterior, task)
             right = answer is not None and task.right(answer, problem)
-            yield Line(
-                strategy.name, n, seed, task.name_of(problem), answer, right, handle.tokens,
-                sum(posterior.calls.values()) if strategy.reward else 0, seconds, found,
-                [step.ess / len(posterior.population.values) for step in posterior.steps], run,
-            )  # fmt: skip
+            scores = sum(posterior.calls.values()) if strategy.reward else 0
+            lines.append(Line(strategy.name, n, unit.seed, task.name_of(problem), answer, right, handle.tokens, scores,
+                              seconds, found, ess, run))  # fmt: skip
+    return lines
 
 
 def _run(strategy: Strategy, n: int, task: Task[Any]) -> str:

@@ -28,7 +28,7 @@ COSTS: dict[str, Callable[[Line], float]] = {
 
 def run(
     task: Task[Any], strategies: Sequence[Strategy], budgets: Sequence[int], seeds: Sequence[int], reference: str,
-    out: Path, console: Console,
+    out: Path, console: Console, jobs: int = 1,
 ) -> list[Summary]:  # fmt: skip
     """Compare, print the tables, write the pictures.
 
@@ -37,7 +37,7 @@ def run(
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.jsonl"
-    lines = compare(task, strategies, budgets, seeds, path, console)
+    lines = compare(task, strategies, budgets, seeds, path, console, jobs)
     cells = summaries(lines)
     console.print(table(cells))
     written, title = [path, out / "table.md"], f"{task.name}: {_of(cells[0])}"
@@ -77,6 +77,12 @@ class Summary:
     def standard_error(self) -> float:
         """Of the accuracy, over problems; what differs between seeds is in the shares."""
         return float(self.right.std(ddof=1) / math.sqrt(len(self.right))) if len(self.right) > 1 else math.nan
+
+    @property
+    def shown(self) -> str:
+        """Per cent, with its standard error."""
+        error = "" if math.isnan(self.standard_error) else f" ± {100 * self.standard_error:.1f}"
+        return f"{100 * self.accuracy:.1f}{error}"
 
 
 def summaries(lines: Sequence[Line]) -> list[Summary]:
@@ -267,11 +273,7 @@ def _rows(cells: Sequence[Summary]) -> dict[str, dict[int, Summary]]:
 
 
 def _shown(cell: Summary | None) -> str:
-    if cell is None:
-        return ""
-    return f"{100 * cell.accuracy:.1f}" + (
-        "" if math.isnan(cell.standard_error) else f" ± {100 * cell.standard_error:.1f}"
-    )
+    return "" if cell is None else cell.shown
 
 
 def _styles(count: int) -> list[dict[str, Any]]:

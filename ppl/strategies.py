@@ -68,6 +68,9 @@ class Task(Generic[P]):
     """A cheaper model of the same tokens: strategies of two models need it."""
     think: Callable[[LanguageModel, Reward, P, int], Program[Any]] | None = None
     """The program that is made to think on so many times before it answers: budget forcing needs it."""
+    again: Callable[[], Task[P]] | None = None
+    """Makes the task in another process: it must be possible to pickle it, as functions of modules are, and `partial`
+    of them. `ppl compare --jobs` needs it."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ class Strategy:
         model = Verdicts(task.model, self.verdicts) if self.verdicts else task.model
         return Reward(model, self.use, self.aggregate, self.beta)
 
-    def check(self, task: Task[Any]) -> None:
-        """Raise `ValueError` if the task lacks what the strategy needs; says what to give."""
+    def lacks(self, task: Task[Any]) -> str | None:
+        """What the task lacks of what the strategy needs, in words; None if nothing."""
         needs = [
             (self.writes in ("drafted", "speculative"), task.draft, "a second model", "draft"),
             (self.writes == "thinking", task.think, "a program that can be made to think on", "think"),
@@ -111,7 +114,13 @@ class Strategy:
         ]
         for asked, there, what, field in needs:
             if asked and there is None:
-                raise ValueError(f"{self.name} needs {what}: give Task({task.name!r}, ..., {field}=...)")
+                return f"{self.name} needs {what}: give Task({task.name!r}, ..., {field}=...)"
+        return None
+
+    def check(self, task: Task[Any]) -> None:
+        """Raise `ValueError` if the task lacks what the strategy needs; says what to give."""
+        if lacks := self.lacks(task):
+            raise ValueError(lacks)
 
     def writer(self, task: Task[Any]) -> LanguageModel:
         """A handle of what writes, with its own count of tokens."""

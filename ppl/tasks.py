@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from ppl.strategies import Task
 def chain_arithmetic(preset: str = "default", count: int | None = None, model: Path | None = None) -> Task[Any]:
     """The shipped task: held-out problems of a preset, and a step reward that reads the model's own score head.
 
-    What drafts for two-model strategies is the model of the other preset, which is no smaller, and trained on easier or
-    harder problems.
+    What drafts for the default preset, in strategies of two models, is the model of the hard one: no smaller, but a
+    worse student. The other way round its context is too short.
 
     Raises:
         CheckpointError: as `sloppy.load_model`.
@@ -29,7 +31,8 @@ def chain_arithmetic(preset: str = "default", count: int | None = None, model: P
         name, lm, StepReward(lm), problems,
         lambda handle, reward, problem: sloppy.solve(handle, reward, problem.problem),
         sloppy.answer_of, lambda answer, problem: answer == problem.answer, steps=PRESETS[preset].steps,
-        log_prob=log_prob, draft=sloppy.load_model(next(other for other in PRESETS if other != preset)),
+        log_prob=log_prob, draft=sloppy.load_model("hard") if preset == "default" else None,
+        again=partial(chain_arithmetic, preset, count, model),
     )  # fmt: skip
 
 
@@ -59,4 +62,4 @@ def from_file(where: str) -> Task[Any]:
         found = found()
     if not isinstance(found, Task):
         raise ValueError(f"{path} has no Task under the name {name!r}, nor a function that makes one")
-    return found
+    return replace(found, again=partial(from_file, where))

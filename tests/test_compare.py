@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from functools import partial
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -113,6 +114,32 @@ def test_more_can_be_added_to_a_file(task: Task[Any], tmp_path: Path) -> None:
     assert len(few) == 2 and len(more) == 2 * 2 * 2 * 4 and len(read(path)) == len(more)
     fresh = compared(task, "beam,dvts", tmp_path / "fresh.jsonl", seeds=2)
     assert same(more) == same(fresh)
+
+
+def test_processes_find_the_same(task: Task[Any], tmp_path: Path) -> None:
+    """Two of them, and one; also where half of the lines are there already."""
+    names = strategies("majority,beam,particle-filter")
+    alone = compare(task, names, [2, 4], [0], tmp_path / "alone.jsonl", QUIET)
+    lines = (tmp_path / "alone.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two.jsonl").write_text("".join(lines[:9]))
+    assert same(compare(task, names, [2, 4], [0], tmp_path / "two.jsonl", QUIET, jobs=2)) == same(alone)
+    assert same(read(tmp_path / "two.jsonl")) == same(alone)
+    with pytest.raises(ValueError, match=r"2 jobs: .* give Task\('chain arithmetic, default', \.\.\., again="):
+        compare(replace(task, again=None), names, [2], [0], tmp_path / "none.jsonl", QUIET, jobs=2)
+
+
+def dying(preset: str) -> Task[Any]:
+    import os
+
+    if preset == "hard":
+        os._exit(9)
+    return chain_arithmetic(preset, 4)
+
+
+def test_a_process_that_dies_is_told_of(task: Task[Any], tmp_path: Path) -> None:
+    mortal = replace(task, again=partial(dying, "hard"))
+    with pytest.raises(FileError, match=r"a process died .* holds 0 lines"):
+        compare(mortal, strategies("majority,beam"), [2, 4], [0], tmp_path / "out.jsonl", QUIET, jobs=2)
 
 
 def test_seeds_differ_and_runs_do_not_share_draws(task: Task[Any], tmp_path: Path) -> None:

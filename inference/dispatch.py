@@ -6,14 +6,17 @@ of difficulty, seen from a few samples, and the best strategy of each bin.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ppl.inference.arguments import check_algorithm, check_numbers
+from ppl.inference.arguments import check_algorithm, check_count, check_numbers
+from ppl.inference.importance import Importance
 from ppl.inference.population import Population
 from ppl.program import Program
+from ppl.scaling import saturation
 
 T = TypeVar("T")
 Algorithm = Callable[[Program[Any]], Program[Population[Any]]]
@@ -62,6 +65,30 @@ class ByDifficulty:
 
     def __call__(self, probe: Population[Any]) -> Algorithm:
         return self.algorithms[bisect_right(self.edges, probe.log_evidence)]
+
+
+@dataclass(frozen=True)
+class UntilSaturation:
+    """A choice for `Dispatch`: as many independent runs as gain `gain` each in P(one is right), and at most `most`.
+
+    Weights must be P(right), as those of step likelihoods are; P(a run is right) is the posterior mean of the probe's
+    under a flat prior, and `ppl.scaling.saturation` plans.
+
+    Raises:
+        ValueError: `most` below 1, or a gain that is not positive.
+    """
+
+    most: int
+    gain: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_count("UntilSaturation", "most", self.most)
+        if not self.gain > 0:
+            raise ValueError(f"UntilSaturation: gain={self.gain!r} must be positive")
+
+    def __call__(self, probe: Population[Any]) -> Algorithm:
+        rights = [min(math.exp(log_weight), 1.0) for log_weight in probe.log_weights]
+        return Importance(min(self.most, saturation((sum(rights) + 1) / (len(rights) + 2), self.gain)))
 
 
 async def _dispatch(program: Program[T], config: Dispatch) -> Population[T]:

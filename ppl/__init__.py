@@ -11,7 +11,7 @@ from ppl.distributions import Bernoulli, Categorical, Distribution, NotFinite, l
 from ppl.host import Result, run, run_many
 from ppl.infer import Algorithm, infer, infer_many
 from ppl.inference.best_first import AStar
-from ppl.inference.dispatch import ByDifficulty, Dispatch
+from ppl.inference.dispatch import ByDifficulty, Dispatch, UntilSaturation
 from ppl.inference.enumerate import Enumerate
 from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AStar", "Adaptive", "AdaptiveVote", "Algorithm", "Beam", "Bernoulli", "Block", "ByDifficulty", "Categorical",
     "Choice", "DVTS", "Dispatch", "Distribution", "Enumerate", "FirstFinished", "Importance", "InferenceWarning",
-    "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "MCTS", "Measure", "Multinomial", "NUTS",
-    "NoEvidence", "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population", "Posterior", "Program",
-    "Pruned", "REBASE", "Rejection", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection",
-    "SingleSite", "Stratified", "Suffix", "Systematic", "Tempered", "Trace", "TreeWalk", "WithoutReplacement",
+    "Islands", "JournalError", "Kernel", "Key", "Last", "MCMC", "MCTS", "Measure", "Multinomial", "NUTS", "NoEvidence",
+    "NotFinite", "PMMH", "ParallelTempering", "ParticleGibbs", "Population", "Posterior", "Program", "Pruned",
+    "REBASE", "Rejection", "ReplayError", "Residual", "Result", "Run", "SMC", "SSP", "Selection", "SingleSite",
+    "Stratified", "Suffix", "Systematic", "Tempered", "Trace", "TreeWalk", "UntilSaturation", "WithoutReplacement",
     "ZeroEvidence", "annealed", "call", "collapse", "condition", "cycle", "dist", "factor", "from_numpyro", "infer",
     "infer_many", "intervene", "log_odds", "measure", "mixture", "note", "observe", "parallel", "power", "program",
-    "propose", "recorded", "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select",
-    "stepwise", "tempered", "to_numpyro", "trace", "twist", "uniform",
+    "propose", "recorded", "regenerate", "repeat", "replay", "run", "run_many", "sample", "scan", "select", "stepwise",
+    "tempered", "to_numpyro", "trace", "twist", "uniform",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ppl.infer import Algorithm
 from ppl.inference.best_first import AStar
-from ppl.inference.dispatch import ByDifficulty, Dispatch
+from ppl.inference.dispatch import ByDifficulty, Dispatch, UntilSaturation
 from ppl.inference.gibbs import ParticleGibbs
 from ppl.inference.importance import Importance
 from ppl.inference.islands import Islands
@@ -36,7 +36,6 @@ from ppl.models.language_model import LanguageModel
 from ppl.posterior import Posterior
 from ppl.program import Program
 from ppl.rewards import Aggregate, Reward, Use, Verdicts
-from ppl.scaling import saturation
 from ppl.selectors import RPC, BestOfMajority, Majority
 from ppl.trace import Trace
 from ppl.transforms import power
@@ -178,22 +177,9 @@ def _by_difficulty(n: int, _: Task[Any]) -> Algorithm[Any]:
     return Dispatch(Importance(probe), ByDifficulty([-1.0], [_filter(rest, _), Importance(max(1, rest // 2))]))
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """As many runs as pay, by what the probe says of P(right); no more than `most`."""
-
-    most: int
-    gain: float = 0.01
-
-    def __call__(self, probe: Population[Any]) -> Algorithm[Any]:
-        # Rewards that are P(right), of a few runs: the posterior mean of their rate under a flat prior.
-        rewards = [min(math.exp(log_weight), 1.0) for log_weight in probe.log_weights]
-        return Importance(min(self.most, saturation((sum(rewards) + 1) / (len(rewards) + 2), self.gain)))
-
-
 def _planned(n: int, _: Task[Any]) -> Algorithm[Any]:
     probe, rest = _halves(n)
-    return Dispatch(Importance(probe), _Planned(rest))
+    return Dispatch(Importance(probe), UntilSaturation(rest))
 
 
 def _blame(trace: Trace[Any]) -> list[float]:

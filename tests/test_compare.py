@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ppl import program, sample
+from ppl import Suffix, factor, infer, program, sample, trace, uniform
 from ppl.compare import Line, compare, read
 from ppl.compare_report import markdown, ratios, run, summaries
 from ppl.scaling import fit_coverage, majority_at, pass_at
 from ppl.solve_file import FileError
-from ppl.strategies import STRATEGIES, TABLE, Strategy, Task, document, strategies
+from ppl.strategies import STRATEGIES, TABLE, Strategy, Task, _Archon, _blame, document, strategies
 from ppl.tasks import chain_arithmetic, from_file, log_prob
 
 QUIET = Console(quiet=True)
@@ -91,6 +91,51 @@ def test_thinking_on_costs_its_tokens(task: Task[Any], tmp_path: Path) -> None:
     thinker = replace(task, think=lambda lm, reward, problem, waits: think(lm, problem, waits))
     lines = compared(thinker, "budget-forcing", tmp_path / "out.jsonl", (2, 5))
     assert {(line.n, line.tokens, line.scores) for line in lines} == {(2, 6, 0), (5, 15, 0)}
+
+
+def test_refinement_goes_back_to_the_worst_step(task: Task[Any]) -> None:
+    """Of a solution with one line that the judge finds wrong, it is that line that is most often written again."""
+    problem = task.problems[0]
+    reward = STRATEGIES["refinement"].weigh(task)
+    for seed in range(50):
+        one = trace(task.program(task.lm, reward, problem), seed)
+        factors = list(one.factors.values())
+        bad = [i for i, log_right in enumerate(factors) if log_right < math.log(0.1)]
+        if len(bad) == 1 and sum(factors) - factors[bad[0]] > math.log(0.9):
+            assert Suffix(_blame).start(one).probabilities[bad[0]] > 0.8
+            return
+    raise AssertionError("no solution with one wrong line")
+
+
+@program
+async def graded() -> int:
+    grade = await sample("grade", uniform(range(10)))
+    await factor("score", math.log(0.05 + 0.1 * grade))
+    return grade
+
+
+def test_archon_keeps_the_best_quarter_of_what_passes() -> None:
+    """Of 8 draws the two best, if they pass (0.5 or more: from grade 5 on), or else of all: over 200 seeds."""
+    seen = set()
+    for seed in range(200):
+        found = infer(graded(), _Archon(8), seed).population
+        drawn = infer(graded(), _Archon(32), seed).population
+        assert 1 <= len(found.values) <= 2 and 1 <= len(drawn.values) <= 8
+        assert list(found.log_weights) == sorted(found.log_weights, reverse=True)
+        assert min(drawn.values) >= 5 and found.normalised  # of 32 never all fail: (1/2)^32
+        seen.add(found.values[0])
+    assert max(seen) == 9 and min(seen) >= 5
+
+
+def test_archon_keeps_all_where_none_passes() -> None:
+    @program
+    async def poor() -> int:
+        grade = await sample("grade", uniform(range(4)))
+        await factor("score", math.log(0.05 + 0.1 * grade))
+        return grade
+
+    kept = infer(poor(), _Archon(40), 0).population.values
+    assert len(kept) == 10 and list(kept) == sorted(kept, reverse=True) and min(kept) >= 2
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, -1])

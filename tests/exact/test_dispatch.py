@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import ppl
-from ppl import ByDifficulty, Dispatch, collapse, factor, infer, measure, program, sample
+from ppl import ByDifficulty, Dispatch, UntilSaturation, collapse, factor, infer, measure, program, sample
 from ppl.inference.population import Population
+from ppl.scaling import saturation
 from ppl.testing import Tiny, assert_proper, programs
 
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 POLICY = ByDifficulty([-0.7], [ppl.SMC(2), ppl.Importance(1)])
 
 
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=SLOW)
-@given(programs(5))
-def test_a_policy_is_proper(tiny: Tiny) -> None:
+@pytest.mark.parametrize("policy", [POLICY, UntilSaturation(2, 0.3)])
+def test_a_policy_is_proper(policy: Any) -> None:
     """Fails where what the probe drew is used again: the choice depends on it."""
-    assert_proper(Dispatch(ppl.Importance(1), POLICY), tiny.program())
+
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=SLOW)
+    @given(programs(5))
+    def check(tiny: Tiny) -> None:
+        assert_proper(Dispatch(ppl.Importance(1), policy), tiny.program())
+
+    check()
 
 
 @program
@@ -53,11 +60,21 @@ def test_what_is_chosen() -> None:
     assert posterior.diagnostics["chosen"].startswith("Importance(")
 
 
+def test_until_saturation() -> None:
+    """P(right) 1/3 by a run of weight 0, and (2 + 1) / (2 + 2) by two of weight 1."""
+    plan = UntilSaturation(50)
+    assert plan(Population((1,), (-math.inf,))) == ppl.Importance(saturation(1 / 3, 0.01))
+    assert plan(Population((1, 2), (0.0, 0.3))) == ppl.Importance(saturation(3 / 4, 0.01))
+    assert UntilSaturation(3)(Population((1,), (-math.inf,))) == ppl.Importance(3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ByDifficulty([1.0, 0.0], [ppl.SMC(1)] * 3), "edges rise"),
         (lambda: ByDifficulty([0.0], [ppl.SMC(1)]), "1 algorithms for edges"),
+        (lambda: UntilSaturation(0), "most"),
+        (lambda: UntilSaturation(4, 0.0), "gain=0.0 must be positive"),
         (lambda: Dispatch(ppl.Suffix(), POLICY), "Dispatch: probe needs an algorithm"),  # pyright: ignore[reportArgumentType]
     ],
 )

@@ -108,6 +108,22 @@ def test_more_iterations_do_not_mend_it() -> None:
     assert far == pytest.approx([0.272, 0.149], abs=1e-3)
 
 
+def test_what_has_returned_competes_by_its_last_weight() -> None:
+    """Not by 1: the weights of others are of their last step."""
+
+    @program
+    async def short() -> bool:
+        done = await sample("done", Bernoulli(0.5))
+        await factor("f", -1.0 if done else 0.0)
+        if not done:
+            await factor("g", -2.0)
+        return done
+
+    for path in paths(PublishedGibbs(2, 1)(short())):
+        scores = dict(zip(path.value.values, path.value.log_weights, strict=True))
+        assert scores.items() <= {True: -1.0, False: -2.0}.items()
+
+
 def test_exchanges_are_by_the_ratio_of_the_targets() -> None:
     """Kept particles of last weights 0 and -1, at powers 1 and 1/2: exchanged with probability exp(-1/2)."""
     trace = next(paths(recorded(same(0.0)))).value

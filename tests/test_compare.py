@@ -116,10 +116,10 @@ async def graded() -> int:
 
 def test_archon_keeps_the_best_quarter_of_what_passes() -> None:
     """Of 8 draws the two best, if they pass (0.5 or more: from grade 5 on), or else of all: over 200 seeds."""
-    seen = set()
+    seen = set[Any]()
     for seed in range(200):
-        found = infer(graded(), _Archon(8), seed).population
-        drawn = infer(graded(), _Archon(32), seed).population
+        found: Any = infer(graded(), _Archon(8), seed).population
+        drawn: Any = infer(graded(), _Archon(32), seed).population
         assert 1 <= len(found.values) <= 2 and 1 <= len(drawn.values) <= 8
         assert list(found.log_weights) == sorted(found.log_weights, reverse=True)
         assert min(drawn.values) >= 5 and found.normalised  # of 32 never all fail: (1/2)^32
@@ -134,7 +134,7 @@ def test_archon_keeps_all_where_none_passes() -> None:
         await factor("score", math.log(0.05 + 0.1 * grade))
         return grade
 
-    kept = infer(poor(), _Archon(40), 0).population.values
+    kept: Any = infer(poor(), _Archon(40), 0).population.values
     assert len(kept) == 10 and list(kept) == sorted(kept, reverse=True) and min(kept) >= 2
 
 

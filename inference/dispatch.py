@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ppl.inference.arguments import check_algorithm, check_count, check_numbers
 from ppl.inference.importance import Importance
-from ppl.inference.population import Population
+from ppl.inference.population import NoEvidence, Population
 from ppl.program import Program
 from ppl.scaling import saturation
 
@@ -76,6 +76,7 @@ class UntilSaturation:
 
     Raises:
         ValueError: `most` below 1, or a gain that is not positive.
+        NoEvidence: the probe's weights are known up to a constant only.
     """
 
     most: int
@@ -87,7 +88,9 @@ class UntilSaturation:
             raise ValueError(f"UntilSaturation: gain={self.gain!r} must be positive")
 
     def __call__(self, probe: Population[Any]) -> Algorithm:
-        rights = [min(math.exp(log_weight), 1.0) for log_weight in probe.log_weights]
+        if probe.normalised:
+            raise NoEvidence("UntilSaturation: weights of the probe must be P(right): Importance and SMC have them")
+        rights = [math.exp(min(log_weight, 0.0)) for log_weight in probe.log_weights]
         return Importance(min(self.most, saturation((sum(rights) + 1) / (len(rights) + 2), self.gain)))
 
 

@@ -66,7 +66,7 @@ class Speculative(_Pair):
     the distribution q(b) 1[good] + (1 - Q(good)) p(b), which is neither model's: `Drafted` is the exact counterpart.
 
     Raises:
-        ValueError: the two have different tokenizers.
+        ValueError: the two have different tokenizers; a threshold that is not the log of a probability.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class Speculative(_Pair):
         threshold: float = math.log(0.7),
     ) -> None:  # fmt: skip
         super().__init__(lm, draft)
+        if not threshold <= 0:
+            raise ValueError(f"Speculative: threshold={threshold!r} is a log probability, like math.log(0.7)")
         self.judge = judge
         self.threshold = threshold
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import time
@@ -18,8 +19,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -77,7 +79,8 @@ def compare(
     """Do what the file at `path` does not hold yet, and give all its lines that belong to this comparison.
 
     More than one of the `jobs` are processes, which make the task for themselves (`Task.again`) and know strategies by
-    their names: on a CPU, one for each core. What they find does not depend on their number.
+    their names: on a CPU, one for each core. What they find does not depend on their number, up to the rounding of
+    models so wide that XLA cuts their products for several threads.
 
     Raises:
         ValueError: the task lacks what a strategy needs, or what processes need.
@@ -85,10 +88,8 @@ def compare(
     """
     for strategy in strategies:
         strategy.check(task)
-    if jobs > 1 and task.again is None:
-        raise ValueError(
-            f"{jobs} jobs: processes make the task for themselves: give Task({task.name!r}, ..., again=...)"
-        )
+    if jobs > 1:
+        _check_processes(task, strategies, jobs)
     known = _open(path, task)
     _check_runs(known, task, strategies, path)
     done = {(line.cell, line.problem) for line in known}
@@ -110,12 +111,14 @@ def compare(
             progress.update(bar, description="done")
     except (KeyboardInterrupt, BrokenProcessPool) as error:
         by_hand = isinstance(error, KeyboardInterrupt)
-        why = "interrupted" if by_hand else "a process died (was there too little memory?)"
+        why = "interrupted" if by_hand else "a process died (too little memory? a script without a main guard?)"
         held = f"{path} holds {len(known) + len(fresh)} lines"
         raise FileError(f"{why}; {held}, and the same command goes on behind them") from None
     wanted = set(product([one.name for one in strategies], budgets, seeds))
-    names = {task.name_of(problem) for problem in task.problems}
-    return [line for line in (*known, *fresh) if line.cell in wanted and line.problem in names]
+    places = {task.name_of(problem): place for place, problem in enumerate(task.problems)}
+    order = {one.name: place for place, one in enumerate(strategies)}
+    lines = [line for line in (*known, *fresh) if line.cell in wanted and line.problem in places]
+    return sorted(lines, key=lambda line: (order[line.strategy], line.n, line.seed, places[line.problem]))
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,13 @@ def _units(
     done: set[tuple[Cell, str]],
 ) -> Iterator[_Unit]:  # fmt: skip
     """What is left to do."""
+    alive: list[Any] = []  # so that what has an address in its repr is told apart by it
     for n, seed in product(budgets, seeds):
         groups: dict[Any, list[Strategy]] = {}
         for strategy in strategies:
             if n >= strategy.least:
-                groups.setdefault(strategy.run_of(n, task), []).append(strategy)
+                alive.append(strategy.algorithm(n, task))
+                groups.setdefault(strategy.run_of(alive[-1]), []).append(strategy)
         for group in groups.values():
             problems = [
                 problem for problem in task.problems
@@ -161,9 +166,17 @@ def _all_solved(task: Task[Any], units: Sequence[_Unit], jobs: int) -> Iterator[
         # Longest first: with the last one nobody waits long for the others.
         for unit in sorted(units, key=lambda unit: -unit.n * len(unit.problems)):
             names, problems = [one.name for one in unit.group], list(map(task.name_of, unit.problems))
-            futures[workers.submit(_solved_by_name, names, unit.n, unit.seed, problems)] = unit
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+            futures[workers.submit(_solved_by_name, task.name, names, unit.n, unit.seed, problems)] = unit
+        for future in as_completed(list(futures)):
+            yield futures.pop(future), future.result()
+    except GeneratorExit:
+        raise
+    except BaseException:  # what is in work is waited for, and not lost
+        workers.shutdown(cancel_futures=True)
+        for future, unit in futures.items():
+            if not future.cancelled() and future.exception() is None:
+                yield unit, future.result()
+        raise
     finally:
         workers.shutdown(cancel_futures=True)
 
@@ -181,11 +194,41 @@ def _begin(again: Callable[[], Task[Any]], jobs: int, started: Any) -> None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[number % len(cores) :: jobs])
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    _mine["task"] = again()
+    Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _mine["task"] = again()
+    except Exception as error:  # told where it is asked for: a process that cannot begin says nothing
+        _mine["error"] = error
 
 
-def _solved_by_name(names: Sequence[str], n: int, seed: int, problems: Sequence[str]) -> list[Line]:
+def _end_with_parent() -> None:
+    """Whoever began this process may be killed: nobody else would end it."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _check_processes(task: Task[Any], strategies: Sequence[Strategy], jobs: int) -> None:
+    """Raise `ValueError` if other processes could not do the same."""
+    if task.again is None:
+        raise ValueError(f"{jobs} jobs: processes make the task for themselves: give Task({task.name!r}, ..., again=)")
+    try:
+        pickle.dumps(task.again)
+    except Exception as error:
+        raise ValueError(f"{jobs} jobs: again= of Task({task.name!r}, ...) is for other processes, and cannot be "
+                         f"pickled ({error}): give a function of a module, or a partial of one") from None  # fmt: skip
+    for one in strategies:
+        if STRATEGIES.get(one.name) is not one:
+            raise ValueError(f"{jobs} jobs: {one.name} is not the strategy that processes know by this name: use 1 job")
+
+
+def _solved_by_name(of: str, names: Sequence[str], n: int, seed: int, problems: Sequence[str]) -> list[Line]:
+    if "error" in _mine:
+        raise _mine["error"]
     task: Task[Any] = _mine["task"]
+    if task.name != of:
+        raise ValueError(f"again= of Task({of!r}, ...) makes another task, {task.name!r}")
     by_name = {task.name_of(problem): problem for problem in task.problems}
     group = tuple(STRATEGIES[name] for name in names)
     return _solved(task, _Unit(group, n, seed, tuple(by_name[name] for name in problems)))
@@ -216,7 +259,7 @@ def _solved(task: Task[Any], unit: _Unit) -> list[Line]:
 
 
 def _run(strategy: Strategy, n: int, task: Task[Any]) -> str:
-    algorithm, use, aggregate, beta, verdicts, writes = strategy.run_of(n, task)
+    algorithm, use, aggregate, beta, verdicts, writes = strategy.run_of(strategy.algorithm(n, task))
     judged = f"{verdicts} verdicts, " if verdicts else ""
     by = "" if writes == "model" else f", {writes}"
     return f"{judged}{_ADDRESS.sub('', algorithm)}, {use}, {aggregate}, {beta:g}{by}"

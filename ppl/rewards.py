@@ -30,8 +30,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+
 from ppl.distributions import Bernoulli, log_odds
 from ppl.effects import Effect
+from ppl.inference.arguments import check_count
 from ppl.language import factor, parallel, sample, twist
 from ppl.program import Program
 
@@ -145,17 +148,22 @@ class Verdicts:
     for every `count`: nested importance sampling (Andrieu and Roberts 2009, "The pseudo-marginal approach"; for
     verifiers Singhi et al. 2025, "When to solve, when to verify"). Few verdicts are often all no: weight zero.
 
+    Its kind is that of the reward model, of a program "step".
+
     Raises:
         ValueError: `count` below 1.
+        TypeError: a program returns something else than True or False.
     """
 
     verdict: Callable[..., Effect[float] | Program[bool]]
     count: int = 4
-    kind: str = "step"
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"Verdicts: count={self.count}: it takes one verdict or more")
+        check_count("Verdicts", "count", self.count)
+
+    @property
+    def kind(self) -> str:
+        return getattr(self.verdict, "kind", "step")
 
     def __call__(self, *question: Any) -> Program[float]:
         return Program("verdicts", _verdicts, (self, question), {})
@@ -166,4 +174,7 @@ async def _verdicts(verifier: Verdicts, question: tuple[Any, ...]) -> float:
     answers = await parallel(*asked)
     if isinstance(asked[0], Effect):
         answers = await parallel(*[sample("yes", Bernoulli(math.exp(log_p))) for log_p in answers])
+    elif not all(isinstance(answer, bool | np.bool_) for answer in answers):
+        raise TypeError(f"Verdicts: {asked[0].name} returned {answers[0]!r}: a verdict is True or False (for a log "
+                        "probability give a reward model, that is an effect)")  # fmt: skip
     return math.log(sum(answers) / len(answers)) if any(answers) else -math.inf

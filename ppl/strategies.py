@@ -7,6 +7,7 @@ population answers. `docs/strategies.md` is written from this table.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -69,7 +70,7 @@ class Task(Generic[P]):
     """The program that is made to think on so many times before it answers: budget forcing needs it."""
     again: Callable[[], Task[P]] | None = None
     """Makes the task in another process: it must be possible to pickle it, as functions of modules are, and `partial`
-    of them. `ppl compare --jobs` needs it."""
+    of them. `ppl compare --jobs` needs it. Who changes a task by `replace` must change this too."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ class Strategy:
             return None
         return posterior.vote(self.vote(task)) if self.on_paths else posterior.map(task.answer).vote(self.vote)
 
-    def run_of(self, n: int, task: Task[Any]) -> tuple[Any, ...]:
-        """Strategies for which this is equal share one run, and differ in their votes alone."""
-        return repr(self.algorithm(n, task)), self.use, self.aggregate, self.beta, self.verdicts, self.writes
+    def run_of(self, algorithm: Algorithm[Any]) -> tuple[Any, ...]:
+        """Strategies for which this is equal, of what they make of one budget, share one run: their votes differ."""
+        return repr(algorithm), self.use, self.aggregate, self.beta, self.verdicts, self.writes
 
 
 def _independent(n: int, _: Task[Any]) -> Algorithm[Any]:
@@ -168,8 +169,9 @@ def _dvts(n: int, _: Task[Any]) -> Algorithm[Any]:
 
 
 def _halves(n: int) -> tuple[int, int]:
-    """A probe, and what is left."""
-    return max(1, n // 4), max(1, n - n // 4)
+    """A probe, and what is left of N >= 2."""
+    probe = max(1, n // 4)
+    return probe, n - probe
 
 
 def _by_difficulty(n: int, _: Task[Any]) -> Algorithm[Any]:
@@ -190,7 +192,7 @@ def _blame(trace: Trace[Any]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Archon:
-    """Layers: generate candidates, keep those that pass (all, if none does), and of these the best quarter."""
+    """Layers: generate candidates, keep those that pass (all, if none does), and of these the best `count` / 4."""
 
     count: int
 
@@ -207,7 +209,8 @@ async def _archon(program: Program[Any], count: int) -> Population[Any]:
         verify(lambda one: score(one) >= math.log(0.5)),
         rank(score, -(-count // 4)),
     )
-    return Population(tuple(one.values[0] for one in kept), tuple(map(score, kept)), normalised=True)
+    killed = sum((one.killed or Counter() for one in kept), Counter[str]())  # all of them, where none lives
+    return Population(tuple(one.values[0] for one in kept), tuple(map(score, kept)), killed=killed, normalised=True)
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ TABLE = (
              source="Singhi et al. 2025, When to solve, when to verify", cost="N generations, 4 verdicts a step",
              about="scores are shares of 4 yes-or-no verdicts, unbiased; weighted vote"),
     Strategy("archon", lambda n, _: _Archon(n), Majority(), source="Saad-Falcon et al. 2024, Archon",
-             about="layers: generate, verify (1/2 or more), keep the best quarter, vote"),
+             about="layers: generate, verify (1/2 or more), keep the best N/4 of these, vote"),
     Strategy("best-of-n-each-step", lambda n, _: Beam(n, n), "argmax", source="Bag of tricks: step-level best-of-N",
              about="the best of N goes on, N times"),
     Strategy("beam", _beam, "argmax", source=SNELL, about="the best N/4 go on 4 times each; the highest score answers"),
@@ -298,12 +301,12 @@ TABLE = (
              about="odds of the running product at each step, multinomial, the highest score"),
     Strategy("published-filter-weighted", _published, use="odds_each_step", source=PUBLISHED,
              about="the same filter, with a weighted vote"),
-    Strategy("published-gibbs", lambda n, _: PublishedGibbs(max(2, n // 4)), "argmax", use="odds_each_step", least=4,
+    Strategy("published-gibbs", lambda n, _: PublishedGibbs(max(2, n // 4)), "argmax", use="odds_each_step", least=8,
              source=f"{PUBLISHED}, Alg. 2", about="4 filters of N/4, which keep a particle of the one before"),
-    Strategy("published-gibbs-weighted", lambda n, _: PublishedGibbs(max(2, n // 4)), use="odds_each_step", least=4,
+    Strategy("published-gibbs-weighted", lambda n, _: PublishedGibbs(max(2, n // 4)), use="odds_each_step", least=8,
              source=f"{PUBLISHED}, Alg. 2", about="the same filters, with a weighted vote"),
     Strategy("published-tempering", lambda n, _: PublishedGibbs(max(2, n // 4), 2, (1.0, 0.5)), "argmax",
-             use="odds_each_step", least=4, source=f"{PUBLISHED}, Alg. 3",
+             use="odds_each_step", least=8, source=f"{PUBLISHED}, Alg. 3",
              about="2 chains of 2 filters at powers 1 and 1/2, which exchange what they keep"),
     Strategy("entropic-filter", lambda n, _: SMC(n, Tempered(Systematic, None, 0.5)), meaning="preserves",
              source="Entropic particle filtering (2510.05825); children keep the rest of the weight",
@@ -313,10 +316,10 @@ TABLE = (
     Strategy("islands", lambda n, _: Islands(max(1, n // 8), SMC(min(n, 8), Adaptive(Systematic, 0.75))),
              meaning="preserves", source=f"{PUBLISHED}, Fig. 7", about="filters of 8 apart, weighted by evidence"),
     Strategy("particle-gibbs", lambda n, _: MCMC(ParticleGibbs(max(2, n // 4)), 3, chains=1,
-             start=SMC(max(2, n // 4))), meaning="preserves", least=4, source=f"{PUBLISHED}; Andrieu et al. 2010",
+             start=SMC(max(2, n // 4))), meaning="preserves", least=8, source=f"{PUBLISHED}; Andrieu et al. 2010",
              about="a filter of N/4, and 3 conditional ones"),
     Strategy("parallel-tempering", lambda n, _: ParallelTempering(ParticleGibbs(max(2, n // 4)), (1.0, 0.5), 2, 0, 1,
-             start=SMC(max(2, n // 4))), meaning="preserves", least=4, source=f"{PUBLISHED}, Alg. 3, with right swaps",
+             start=SMC(max(2, n // 4))), meaning="preserves", least=8, source=f"{PUBLISHED}, Alg. 3, with right swaps",
              about="conditional filters at powers 1 and 1/2 of the reward, which change places"),
     Strategy("resample-move", lambda n, _: SMC(max(1, n // 2), Adaptive(Systematic, 0.75), Suffix()),
              meaning="preserves", source="Gilks and Berzuini 2001", cost="about N/2 times 1 + half the steps",
@@ -331,11 +334,12 @@ TABLE = (
              source="the exact counterpart of SpecReason", about="the draft writes, weighed by p_model / p_draft"),
     Strategy("drafted-filter", _filter, writes="drafted", meaning="preserves", source="ours", cost="N drafts",
              about="the same in a particle filter"),
-    Strategy("by-difficulty", _by_difficulty, meaning="preserves", source=f"{SNELL}: probe, bin, dispatch",
+    Strategy("by-difficulty", _by_difficulty, meaning="preserves", least=2, source=f"{SNELL}: probe, bin, dispatch",
              cost="at most N",
              about="N/4 runs look; where their evidence is low a filter of 3 N/4, else half as many runs"),
-    Strategy("planned", _planned, meaning="preserves", source="Wang et al. 2025, Scaling over scaling (saturation)",
-             cost="at most N", about="N/4 runs look; then as many as gain 1 % or more each"),
+    Strategy("planned", _planned, meaning="preserves", least=2, cost="at most N",
+             source="Wang et al. 2025, Scaling over scaling (saturation)",
+             about="N/4 runs look; then as many as gain 1 % or more each"),
     Strategy("budget-forcing", lambda n, _: Importance(1), writes="thinking", reward=False,
              source="Muennighoff et al. 2025, s1", cost="one generation with N thoughts",
              about="made to think on N - 1 times; needs a task with `think`"),

@@ -25,13 +25,16 @@ def chain_arithmetic(preset: str = "default", count: int | None = None, model: P
         CheckpointError: as `sloppy.load_model`.
     """
     lm = sloppy.load_model(preset, model)
+    draft = sloppy.load_model("hard") if preset == "default" else None
+    if draft is not None and draft.tokenizer.fingerprint != lm.tokenizer.fingerprint:  # of a model of the user's
+        draft = None
     problems = sloppy.held_out(preset)[:count]
     name = f"chain arithmetic, {preset}" + ("" if model is None else f", {model.resolve()}")
     return Task(
         name, lm, StepReward(lm), problems,
         lambda handle, reward, problem: sloppy.solve(handle, reward, problem.problem),
         sloppy.answer_of, lambda answer, problem: answer == problem.answer, steps=PRESETS[preset].steps,
-        log_prob=log_prob, draft=sloppy.load_model("hard") if preset == "default" else None,
+        log_prob=log_prob, draft=draft,
         again=partial(chain_arithmetic, preset, count, model),
     )  # fmt: skip
 

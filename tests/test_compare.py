@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ppl import Suffix, factor, infer, program, sample, trace, uniform
+from ppl import MCMC, Suffix, factor, infer, program, sample, trace, uniform
 from ppl.compare import Line, compare, read
 from ppl.compare_report import markdown, ratios, run, summaries
+from ppl.models.checkpoint import CheckpointError
 from ppl.scaling import fit_coverage, majority_at, pass_at
 from ppl.solve_file import FileError
 from ppl.strategies import STRATEGIES, TABLE, Strategy, Task, _Archon, _blame, document, strategies
@@ -169,8 +170,44 @@ def test_processes_find_the_same(task: Task[Any], tmp_path: Path) -> None:
     (tmp_path / "two.jsonl").write_text("".join(lines[:9]))
     assert same(compare(task, names, [2, 4], [0], tmp_path / "two.jsonl", QUIET, jobs=2)) == same(alone)
     assert same(read(tmp_path / "two.jsonl")) == same(alone)
-    with pytest.raises(ValueError, match=r"2 jobs: .* give Task\('chain arithmetic, default', \.\.\., again="):
-        compare(replace(task, again=None), names, [2], [0], tmp_path / "none.jsonl", QUIET, jobs=2)
+
+
+def test_what_processes_cannot_do_is_told_before_anything_is_written(task: Task[Any], tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    mine = [replace(STRATEGIES["beam"], beta=2.0)]
+    for one, chosen, message in (
+        (replace(task, again=None), strategies("beam"), "again="),
+        (replace(task, again=lambda: task), strategies("beam"), "cannot be pickled"),
+        (task, mine, "beam is not the strategy that processes know"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(one, chosen, [2, 4], [0], path, QUIET, jobs=2)
+        assert not path.exists()
+    with pytest.raises(ValueError, match=r"again= of Task\('noisy', \.\.\.\) makes another task"):
+        compare(replace(task, name="noisy"), strategies("beam,dvts"), [2, 4], [0], path, QUIET, jobs=2)
+    other = replace(task, again=partial(chain_arithmetic, "default", 4, Path("/no/such/model")))
+    with pytest.raises(CheckpointError, match="/no/such/model"):
+        compare(other, strategies("beam,dvts"), [2, 4], [0], tmp_path / "other.jsonl", QUIET, jobs=2)
+
+
+def test_lines_come_in_the_order_of_what_was_asked_for(task: Task[Any], tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    compare(task, strategies("dvts"), [4], [1], path, QUIET)
+    lines = compare(task, strategies("beam,dvts"), [2, 4], [0, 1], path, QUIET)
+    found = [(line.strategy, line.n, line.seed, line.problem) for line in lines]
+    problems = [one.id for one in task.problems]
+    assert found == [(s, n, k, p) for s in ("beam", "dvts") for n in (2, 4) for k in (0, 1) for p in problems]
+
+
+def test_strategies_of_unnamed_functions_do_not_share_a_run(task: Task[Any], tmp_path: Path) -> None:
+    """Their addresses are in the repr of what they make, and one that is freed could be another's."""
+
+    def chain(up: float) -> Any:
+        return lambda n, _: MCMC(Suffix(lambda t: [up * i for i in range(len(t.choices))]), n, chains=1)
+
+    mine = [Strategy(name, chain(up)) for name, up in (("flat", 0.0), ("end", 50.0))]
+    lines = compare(task, mine, [4], [0], tmp_path / "out.jsonl", QUIET)
+    assert lines[0].tokens != lines[4].tokens  # from anywhere, and the last line alone
 
 
 def dying(preset: str) -> Task[Any]:

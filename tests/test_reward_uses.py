@@ -196,5 +196,23 @@ def test_an_algorithm_on_verdicts_is_proper() -> None:
         return str(text)
 
     assert_proper(ppl.SMC(2, ppl.Systematic), one(Reward(Verdicts(model, 2))))
-    with pytest.raises(ValueError, match="count=0"):
-        Verdicts(model, 0)
+    for count in (0, 2.5):
+        with pytest.raises(ValueError, match="count must be an integer of at least 1"):
+            Verdicts(model, count)  # pyright: ignore[reportArgumentType]
+
+    @program
+    async def unsure(text: Any) -> float:
+        return await sample("p", ppl.uniform([-0.1, -0.2]))
+
+    with pytest.raises(TypeError, match=r"unsure returned -0\.[12]: a verdict is True or False"):
+        infer(one(Reward(Verdicts(unsure, 2))), ppl.Importance(1), 0)  # pyright: ignore[reportArgumentType]
+
+
+def test_verdicts_mean_what_the_model_means() -> None:
+    class Value:
+        kind = "value"
+
+        def __call__(self, text: Any) -> Any:
+            return model(text)
+
+    assert Reward(Verdicts(Value())).use == "value" and Reward(Verdicts(model)).use == "step_likelihood"

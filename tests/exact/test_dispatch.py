@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 import ppl
 from ppl import ByDifficulty, Dispatch, UntilSaturation, collapse, factor, infer, measure, program, sample
-from ppl.inference.population import Population
+from ppl.inference.population import NoEvidence, Population
 from ppl.scaling import saturation
 from ppl.testing import Tiny, assert_proper, programs
 
@@ -18,7 +18,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_
 POLICY = ByDifficulty([-0.7], [ppl.SMC(2), ppl.Importance(1)])
 
 
-@pytest.mark.parametrize("policy", [POLICY, UntilSaturation(2, 0.3)])
+@pytest.mark.parametrize("policy", [POLICY, UntilSaturation(2, 0.24)])
 def test_a_policy_is_proper(policy: Any) -> None:
     """Fails where what the probe drew is used again: the choice depends on it."""
 
@@ -65,6 +65,12 @@ def test_until_saturation() -> None:
     plan = UntilSaturation(50)
     assert plan(Population((1,), (-math.inf,))) == ppl.Importance(saturation(1 / 3, 0.01))
     assert plan(Population((1, 2), (0.0, 0.3))) == ppl.Importance(saturation(3 / 4, 0.01))
+    assert {UntilSaturation(2, 0.24)(Population((1,), (w,))) for w in (0.0, -math.inf)} == {
+        ppl.Importance(1), ppl.Importance(2)
+    }  # fmt: skip
+    assert plan(Population((1,), (800.0,))) == plan(Population((1,), (0.0,)))
+    with pytest.raises(NoEvidence, match="must be P"):
+        plan(Population((1,), (0.0,), normalised=True))
     assert UntilSaturation(3)(Population((1,), (-math.inf,))) == ppl.Importance(3)
 
 

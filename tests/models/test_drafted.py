@@ -73,7 +73,9 @@ def test_speculative_blocks_are_a_mixture() -> None:
 
 def test_speculative_tokens_are_those_of_both(new_model: Any) -> None:
     lm, draft = new_model("ab.", seed=1), new_model("ab.", seed=2)
-    never, always = (Speculative(lm, draft, lambda text: ppl.call(float, 0), t).handle() for t in (0.5, -0.5))
+    never, always = (Speculative(lm, draft, lambda text: ppl.call(float, -0.1), t).handle() for t in (0.0, -0.5))
     for pair, tokens in ((never, 32), (always, 16)):
         ppl.infer(write(pair, 2), ppl.Importance(8), seed=0)
         assert pair.tokens == tokens
+    with pytest.raises(ValueError, match=r"threshold=0\.7 is a log probability"):
+        Speculative(lm, draft, lambda text: ppl.call(float, 0), 0.7)

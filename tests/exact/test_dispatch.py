@@ -65,7 +65,7 @@ def test_until_saturation() -> None:
     plan = UntilSaturation(50)
     assert plan(Population((1,), (-math.inf,))) == ppl.Importance(saturation(1 / 3, 0.01))
     assert plan(Population((1, 2), (0.0, 0.3))) == ppl.Importance(saturation(3 / 4, 0.01))
-    assert {UntilSaturation(2, 0.24)(Population((1,), (w,))) for w in (0.0, -math.inf)} == {
+    assert {UntilSaturation(2, 0.24)(Population((1,), (w,))) for w in (0.0, math.log(0.5))} == {
         ppl.Importance(1), ppl.Importance(2)
     }  # fmt: skip
     assert plan(Population((1,), (800.0,))) == plan(Population((1,), (0.0,)))

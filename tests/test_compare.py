@@ -123,6 +123,7 @@ def test_archon_keeps_the_best_quarter_of_what_passes() -> None:
         drawn: Any = infer(graded(), _Archon(32), seed).population
         assert 1 <= len(found.values) <= 2 and 1 <= len(drawn.values) <= 8
         assert list(found.log_weights) == sorted(found.log_weights, reverse=True)
+        assert min(found.values) >= 5 or max(found.values) < 5
         assert min(drawn.values) >= 5 and found.normalised  # of 32 never all fail: (1/2)^32
         seen.add(found.values[0])
     assert max(seen) == 9 and min(seen) >= 5
@@ -222,6 +223,15 @@ def test_a_process_that_dies_is_told_of(task: Task[Any], tmp_path: Path) -> None
     mortal = replace(task, again=partial(dying, "hard"))
     with pytest.raises(FileError, match=r"a process died .* holds 0 lines"):
         compare(mortal, strategies("majority,beam"), [2, 4], [0], tmp_path / "out.jsonl", QUIET, jobs=2)
+
+
+def test_a_vote_can_join_a_run_that_is_there(task: Task[Any], tmp_path: Path) -> None:
+    """The run is made again for it, but the lines of the others are not written again."""
+    path = tmp_path / "out.jsonl"
+    compared(task, "majority,best-of-n", path)
+    lines = compared(task, "majority,best-of-n,weighted-best-of-n", path)
+    assert len(lines) == len(read(path)) == 3 * 2 * 4
+    assert same(lines) == same(compared(task, "majority,best-of-n,weighted-best-of-n", tmp_path / "fresh.jsonl"))
 
 
 def test_seeds_differ_and_runs_do_not_share_draws(task: Task[Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -303,7 +304,7 @@ async def _dividing() -> float:
     return 1 / await call(int, 0)
 
 
-def test_calls_are_counted_by_name_for_all_particles() -> None:
+def test_calls_are_counted_by_name_for_all_particles(tmp_path: Path) -> None:
     """Those of clones once, though their replays ask again; those that a journal holds too."""
 
     def judge(x: int) -> float:
@@ -324,3 +325,5 @@ def test_calls_are_counted_by_name_for_all_particles() -> None:
     merged = Posterior.merge([posterior, posterior])
     assert merged.calls == {"judge": 48, "len": 16}
     assert run(steps(), 0).calls == {"judge": 3, "len": 1}
+    for _ in range(2):  # written, and read
+        assert infer(steps(), SMC(8, Multinomial), 0, journal=tmp_path / "run").calls == posterior.calls

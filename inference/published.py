@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ppl.distributions import Bernoulli, Categorical
 from ppl.inference.arguments import check_count, check_numbers
@@ -75,6 +75,10 @@ async def _published(program: Program[T], config: PublishedGibbs) -> Population[
     return Population(values, scores, killed=sum((part.killed for part in parts[1:]), parts[0].killed), normalised=True)
 
 
+def _scores(particles: Particles[Any], power: float) -> list[float]:
+    return [power * log_weight for log_weight in particles.log_weights]
+
+
 async def _filtered(program: Program[T], count: int, power: float, reference: Reference[T] | None) -> Particles[T]:
     """One filter; the kept particle is in slot 0."""
     particles = Particles(program, count)
@@ -84,7 +88,7 @@ async def _filtered(program: Program[T], count: int, power: float, reference: Re
         await particles.advance()
         if not particles.active:
             return particles
-        scores = [power * log_weight for log_weight in particles.log_weights]
+        scores = _scores(particles, power)
         if reference is not None:
             scores[0] = power * reference[1]
         if max(scores) == -math.inf:
@@ -99,7 +103,7 @@ async def _filtered(program: Program[T], count: int, power: float, reference: Re
 
 async def _reference(particles: Particles[T], power: float) -> Reference[T] | None:
     """A particle by its last weight; None where none is left."""
-    scores = [power * log_weight for log_weight in particles.log_weights]
+    scores = _scores(particles, power)
     if max(scores) == -math.inf:
         return None
     chosen = await sample("reference", Categorical(range(len(scores)), scores))

@@ -136,9 +136,10 @@ def compare(
     try:
         found = from_file(task) if task else chain_arithmetic(preset, None, model)
         if strategies == "all":
-            for lacks in filter(None, [one.lacks(found) for one in chosen]):
+            left_out = {one: lacks for one in chosen if (lacks := one.lacks(found))}
+            for lacks in left_out.values():
                 typer.echo(f"left out: {lacks}", err=True)
-            chosen = [one for one in chosen if not one.lacks(found)]
+            chosen = [one for one in chosen if one not in left_out]
         for one in chosen:
             one.check(found)
     except (ValueError, CheckpointError) as error:

@@ -9,19 +9,14 @@ candidates included, and scores that were asked for.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ppl.infer import infer_many
 from ppl.posterior import Posterior
+from ppl.processes import shared
 from ppl.solve_file import FileError, cut
 from ppl.solving import batch_size
 from ppl.source import Key
@@ -159,54 +155,14 @@ def _all_solved(task: Task[Any], units: Sequence[_Unit], jobs: int) -> Iterator[
             yield unit, _solved(task, unit)
         return
     assert task.again is not None
-    context = get_context("spawn")
-    workers = ProcessPoolExecutor(jobs, context, _begin, (task.again, jobs, context.Value("i", 0)))
-    futures: dict[Future[list[Line]], _Unit] = {}
-    try:
-        # Longest first: with the last one nobody waits long for the others.
-        for unit in sorted(units, key=lambda unit: -unit.n * len(unit.problems)):
-            names, problems = [one.name for one in unit.group], list(map(task.name_of, unit.problems))
-            futures[workers.submit(_solved_by_name, task.name, names, unit.n, unit.seed, problems)] = unit
-        for future in as_completed(list(futures)):
-            yield futures.pop(future), future.result()
-    except GeneratorExit:
-        raise
-    except BaseException:  # what is in work is waited for, and not lost
-        workers.shutdown(cancel_futures=True)
-        for future, unit in futures.items():
-            if not future.cancelled() and future.exception() is None:
-                yield unit, future.result()
-        raise
-    finally:
-        workers.shutdown(cancel_futures=True)
-
-
-_mine: dict[str, Any] = {}  # of a worker process: its task
-
-
-def _begin(again: Callable[[], Task[Any]], jobs: int, started: Any) -> None:
-    """In a new process: it leaves Ctrl-C to the one that began it, and their cores to the other processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with started.get_lock():
-        number = started.value
-        started.value += 1
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[number % len(cores) :: jobs])
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _mine["task"] = again()
-    except Exception as error:  # told where it is asked for: a process that cannot begin says nothing
-        _mine["error"] = error
-
-
-def _end_with_parent() -> None:
-    """Whoever began this process may be killed: nobody else would end it."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    # Longest first: with the last one nobody waits long for the others.
+    units = sorted(units, key=lambda unit: -unit.n * len(unit.problems))
+    questions = [
+        (task.name, [one.name for one in unit.group], unit.n, unit.seed, [task.name_of(one) for one in unit.problems])
+        for unit in units
+    ]
+    for number, lines in shared(task.again, _solved_by_name, questions, jobs):
+        yield units[number], lines
 
 
 def _check_processes(task: Task[Any], strategies: Sequence[Strategy], jobs: int) -> None:
@@ -223,10 +179,9 @@ def _check_processes(task: Task[Any], strategies: Sequence[Strategy], jobs: int)
             raise ValueError(f"{jobs} jobs: {one.name} is not the strategy that processes know by this name: use 1 job")
 
 
-def _solved_by_name(of: str, names: Sequence[str], n: int, seed: int, problems: Sequence[str]) -> list[Line]:
-    if "error" in _mine:
-        raise _mine["error"]
-    task: Task[Any] = _mine["task"]
+def _solved_by_name(task: Task[Any], question: tuple[str, list[str], int, int, list[str]]) -> list[Line]:
+    """In another process: `_solved`, of what has these names."""
+    of, names, n, seed, problems = question
     if task.name != of:
         raise ValueError(f"again= of Task({of!r}, ...) makes another task, {task.name!r}")
     by_name = {task.name_of(problem): problem for problem in task.problems}

@@ -60,7 +60,10 @@ def test_speculative_blocks_are_a_mixture() -> None:
     """q(b) where the judge is content, and else p: exactly, for two blocks of which it likes "a"."""
     p, q = {"a": 0.3, "b": 0.5, "c": 0.2}, {"a": 0.6, "b": 0.1, "c": 0.3}
     lm, draft = TableLM("abc", lambda text: p), TableLM("abc", lambda text: q)
-    judge: Any = lambda text: ppl.call(lambda one: 0.0 if one[-1] == "a" else -1.0, str(text))  # noqa: E731
+
+    def judge(text: Any) -> Any:
+        return ppl.call(lambda one: 0.0 if one[-1] == "a" else -1.0, str(text))
+
     pair: Any = Speculative(lm, draft, judge, -0.5)  # pyright: ignore[reportArgumentType]
     law = {one: q[one] * (one == "a") + 0.4 * p[one] for one in "abc"}
     found = ppl.measure(write(pair, 2))

@@ -154,7 +154,7 @@ class Engine:
 
     def _held(self, texts: Sequence[Text]) -> tuple[list[Row], Hold]:
         """The rows of the texts, each held as often as it is among them; those not cached are made."""
-        found, hold = [self.rows.find(text.key) for text in texts], Hold()
+        found, hold = self.rows.find(text.key for text in texts), Hold()
         for row in found:
             if row is not None:
                 hold.keep(row)
@@ -274,7 +274,7 @@ class Engine:
                 stages[stage][link.key] = link
         # A row stays as it is until all that stand on it are made.
         uses = Counter(link.parent.key for stage in stages for link in stage.values() if link.parent is not None)
-        known = {key: row for key in uses if (row := self.rows.find(key)) is not None}
+        known = {key: row for key, row in zip(uses, self.rows.find(uses), strict=True) if row is not None}
         made, until = dict[TextKey, Row](), Hold()
         for key, row in known.items():
             until.keep(row, uses[key])

@@ -36,7 +36,8 @@ class Rows:
         self.memory = memory
         self.dtype = dtype
         self.slabs: list[Slab] = []
-        self.known: dict[TextKey, Row] = {}
+        self.known: dict[TextKey, dict[Row, None]] = {}
+        """The rows that hold a text, the newest last: particles may have written the same."""
         self._now = 0
         self._stale = STALE
 
@@ -44,9 +45,17 @@ class Rows:
         """So many calls make one round: what was used a few rounds ago may be wanted again."""
         self._stale = max(STALE, 4 * calls, self._stale - 1)
 
-    def find(self, key: TextKey) -> Row | None:
-        """The row of a text, if there is one."""
-        return self.known.get(key)
+    def find(self, keys: Iterable[TextKey]) -> list[Row | None]:
+        """The row of each text, if there is one. Equal texts have rows of their own, as far as there are as many."""
+        out, left = list[Row | None](), dict[TextKey, list[Row]]()
+        for key in keys:
+            if key not in self.known:
+                out.append(None)
+                continue
+            if not left.get(key):
+                left[key] = list(self.known[key])
+            out.append(left[key].pop())
+        return out
 
     def place(self, wants: Sequence[Want], size: int) -> Lease:
         """Rows of one slab of `size` rows that hold what the sources hold, with the room that is wanted.
@@ -76,7 +85,7 @@ class Rows:
             row = Row(slab, target, length, states, target, float(scores[target]), key)
             if kept:  # not if another call in it failed
                 slab.held[target].append(row)
-                self.known[key] = row
+                self.known.setdefault(key, {})[row] = None
             rows.append(row)
         lease.end(targets)
         return rows
@@ -165,8 +174,11 @@ class Rows:
 
     def _clear(self, slab: Slab, index: int) -> None:
         for row in slab.held[index]:
-            if row.key is not None and self.known.get(row.key) is row:
-                del self.known[row.key]
+            if row.key is not None:
+                rows = self.known[row.key]
+                del rows[row]
+                if not rows:
+                    del self.known[row.key]
         slab.held[index] = []
 
     def _bytes(self, slab: Slab) -> int:

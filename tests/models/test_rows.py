@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from ppl.models.decode import Stop
 from ppl.models.draw import Options
 from ppl.models.engine import Engine
 from ppl.models.language_model import Extension, LanguageModel
+from ppl.models.rows import Rows
 from ppl.models.slab import Lease
 from ppl.models.text import Text, Tokenizer
 from ppl.models.transformer import GROUP, Config, Params, advance, init_params, logits
@@ -66,8 +68,9 @@ def consistent(lm: LanguageModel) -> None:
             assert all(a.length < b.length for a, b in itertools.pairwise(held))
             keys = [row.key[0] for row in held if row.key is not None]
             assert all(b.startswith(a) for a, b in itertools.pairwise(keys))
-    for key, row in rows.known.items():
-        assert row.key == key and row in row.slab.held[row.index] and row.slab in rows.slabs
+    known = {row for key, some in rows.known.items() for row in some if row.key == key}
+    assert known == {row for slab in rows.slabs for held in slab.held for row in held if row.key is not None}
+    assert all(rows.known.values())
 
 
 actions = st.lists(
@@ -131,6 +134,25 @@ def test_particles_that_stay_are_not_moved_and_children_are_copied_once() -> Non
     assert next(row.index for row in rows) == places[0] and [row.index for row in rows][3:] == places[3:]
     assert len({id(row.slab) for row in rows}) == 1 and len({row.index for row in rows}) == 6
     assert len(lm.engine.rows.slabs) <= 2  # the prompt's, and this one
+
+
+def test_particles_that_write_the_same_stay_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a row of its own already: nothing is copied, whoever of them takes which."""
+    lm = small(rows=8)
+    ban = dict.fromkeys(range(1, 512), -math.inf)  # all draw token 0
+    block = partial(lm.extend, max_tokens=2, bias=ban)
+
+    def written(texts: list[Text]) -> list[Text]:
+        keys = [Key.of(i) for i in range(len(texts))]
+        return Extension.begin_many(keys, [block(text) for text in texts])()
+
+    texts = written([lm.text("一")] * 6)
+    assert len({text.key for text in texts}) == 1
+    copied = list[int]()
+    monkeypatch.setattr(Rows, "_copy", lambda self, slab, copies, stems: copied.append(len(copies)))
+    again = written(written(texts))
+    consistent(lm)
+    assert not copied and len({row.index for row in lm.engine.last(again)}) == 6
 
 
 def test_rows_that_change_places_are_read_before_they_are_written() -> None:

@@ -1,6 +1,7 @@
 """The study of docs/study.md: strategies on the shipped task, by one command (`make study`).
 
-    .venv/bin/python benchmarks/study.py                 # all of it; goes on where it was stopped
+    .venv/bin/python benchmarks/study.py                 # what `make study` does; goes on where it was stopped
+    .venv/bin/python benchmarks/study.py --more          # the tables of "More strategies" and noise of 3 nats too
     .venv/bin/python benchmarks/study.py --problems 20   # a look, in another folder
 
 Lines are kept in `study/`; tables are written into docs/study.md between their marks, pictures beside it.
@@ -15,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from statistics import NormalDist
@@ -39,8 +40,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 MAIN = ("majority,best-of-n,weighted-best-of-n,best-of-majority,rpc,beam,beam-weighted,dvts,dvts-weighted,rebase,"
         "published-filter,published-filter-weighted,particle-filter,particle-filter-argmax")  # fmt: skip
 POWERS = ",".join(f"particle-filter-{one}" for one in ("min", "mean", "last", "beta-2", "beta-4"))
-GIBBS = ("particle-filter,particle-gibbs,published-gibbs,published-gibbs-weighted,parallel-tempering,"
-         "published-tempering,islands")  # fmt: skip
+GIBBS = "particle-filter,particle-gibbs,published-gibbs,published-gibbs-weighted,islands"
+TEMPERING = "parallel-tempering,published-tempering"
 OTHER = "entropic-filter,steering,resample-move,refinement,by-difficulty,speculative,drafted-filter"
 FILTERS = "published-filter,published-filter-weighted,particle-filter,particle-filter-argmax"
 NOISES = {"none": (0.0, 0.0), "fresh 1.5": (1.5, 0.0), "per fact 1.5": (0.0, 1.5), "per fact 3": (0.0, 3.0)}
@@ -58,6 +59,7 @@ class Noisy:
 
     def __init__(self, reward: StepReward, fresh: float, fact: float) -> None:
         self.reward, self.fresh, self.fact = reward, fresh, fact
+        self.noise = lru_cache(1 << 16)(self._noise)  # particles meet the same texts, and the same facts
 
     def __call__(self, text: Text) -> Call[float]:
         return Call(self.score, (text,), self.batch, family=(self, "noisy"))
@@ -69,9 +71,14 @@ class Noisy:
         right = self.reward._batch(questions)
         out = []
         for score, (text,) in zip(right, questions, strict=True):
-            z = log_odds(min(score, -1e-7)) + self.fresh * gauss(str(text)) + self.fact * gauss(fact_of(str(text)))
+            z = log_odds(min(score, -1e-7)) + self.noise(text)
             out.append(-math.log1p(math.exp(-z)) if z > -500 else z)
         return out
+
+    def _noise(self, text: Text) -> float:
+        written = str(text)
+        fresh = self.fresh * gauss(written) if self.fresh else 0.0
+        return fresh + (self.fact * gauss(fact_of(written)) if self.fact else 0.0)
 
 
 def fact_of(text: str) -> str:
@@ -82,6 +89,7 @@ def fact_of(text: str) -> str:
     return f"{before}{problem[2 * len(lines) : 2 * len(lines) + 2]}={lines[-1]}"
 
 
+@lru_cache(1 << 16)
 def gauss(key: str) -> float:
     """A standard normal number that belongs to a string."""
     u = int.from_bytes(blake2b(key.encode(), digest_size=7).digest()) / 2**56
@@ -96,6 +104,8 @@ class Part:
     again: Callable[[], Task[Any]]
     strategies: str
     budgets: Sequence[int]
+    more: bool = False
+    """Whether it is left out unless it is asked for."""
 
 
 def shipped(preset: str) -> Task[Any]:
@@ -130,12 +140,13 @@ def parts() -> Iterator[Part]:
         yield Part(f"aggregations {preset}", partial(shipped, preset), POWERS, (8,))
         yield Part(f"gibbs {preset}", partial(shipped, preset), GIBBS, (16,))
     yield Part("noise fresh 1.5", partial(noisy, "hard", "fresh 1.5"), FILTERS, (32,))
-    yield Part("noise per fact 3", partial(noisy, "hard", "per fact 3"), FILTERS, (32,))
     yield Part("noise default", partial(noisy, "default", "per fact 1.5"), FILTERS, (32,))
-    for preset in ("hard", "default"):
-        yield Part(f"others {preset}", partial(shipped, preset), OTHER, (8,))
     for temperature in (0.6, 0.8, 1.2):  # 1 is among the methods
         yield Part(f"temperature {temperature}", partial(warm, "hard", temperature), "majority,particle-filter", (8,))
+    yield Part("noise per fact 3", partial(noisy, "hard", "per fact 3"), FILTERS, (32,), more=True)
+    for preset in ("hard", "default"):
+        yield Part(f"tempering {preset}", partial(shipped, preset), TEMPERING, (16,), more=True)
+        yield Part(f"others {preset}", partial(shipped, preset), OTHER, (8,), more=True)
 
 
 def put(mark: str, text: str) -> None:
@@ -203,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("study"))
+    parser.add_argument("--more", action="store_true", help="what `make study` leaves out, too")
     parser.add_argument("--only", default="", help="parts whose names begin like this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -212,7 +224,7 @@ def main() -> None:
     by_warmth: list[Summary] = []
     by_preset: dict[str, list[Summary]] = {"hard": [], "default": []}
     for part in parts():
-        if not part.name.startswith(options.only):
+        if not part.name.startswith(options.only) or (part.more and not options.more):
             continue
         console.print(f"{part.name} (after {time.perf_counter() - begin:.0f} s)")
         task = part.again()
@@ -226,7 +238,7 @@ def main() -> None:
             by_warmth += [replace(cell, strategy=f"{cell.strategy}, {which}") for cell in cells]
         elif whole:
             put(part.name, markdown(cells))
-        if kind not in ("temperature", "noise"):
+        if kind not in ("temperature", "noise") and not part.more:
             by_preset[which] += cells
         if not whole:
             console.print(markdown(cells))

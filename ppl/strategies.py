@@ -235,7 +235,7 @@ TABLE = (
              about="N/4 runs look; then as many as gain 1 % or more each"),
     Strategy("budget-forcing", lambda n, _: Importance(1), writes="thinking", reward=False,
              source="Muennighoff et al. 2025, s1", cost="one generation with N thoughts",
-             about="made to think on N - 1 times; needs a task with `think`"),
+             about="made to think on N - 1 times: on the shipped task, to write on from its least sure line"),
     Strategy("power-sampling", lambda n, _: _Sharper(MCMC(repeat(Suffix(), 2), max(1, n - 1), chains=1,
              start=Importance(1)), 4.0), Majority(), reward=False, use="none", meaning="preserves",
              source="Karan and Du 2025, Reasoning with sampling", cost="N, each move writing half a solution",

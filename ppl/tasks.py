@@ -19,7 +19,7 @@ def chain_arithmetic(preset: str = "default", count: int | None = None, model: P
     """The shipped task: held-out problems of a preset, and a step reward that reads the model's own score head.
 
     What drafts for the default preset, in strategies of two models, is the model of the hard one: no smaller, but a
-    worse student. The other way round its context is too short.
+    worse student. The other way round its context is too short. To think on is to go back to a line (`sloppy.rethink`).
 
     Raises:
         CheckpointError: as `sloppy.load_model`.
@@ -35,6 +35,7 @@ def chain_arithmetic(preset: str = "default", count: int | None = None, model: P
         lambda handle, reward, problem: sloppy.solve(handle, reward, problem.problem),
         sloppy.answer_of, lambda answer, problem: answer == problem.answer, steps=PRESETS[preset].steps,
         log_prob=log_prob, draft=draft,
+        think=lambda handle, _, problem, times: sloppy.rethink(handle, problem.problem, times),
         again=partial(chain_arithmetic, preset, count, model),
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def same(lines: list[Line]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["strategy"], row["n"], row["seed"], row["problem"]))
 
 
-@pytest.mark.parametrize("name", [one.name for one in TABLE if one.writes != "thinking"])
+@pytest.mark.parametrize("name", [one.name for one in TABLE])
 def test_every_strategy_runs_by_name(task: Task[Any], tmp_path: Path, name: str) -> None:
     """At its least budget and at 8; what it spends is counted, and nothing is right by chance of the bookkeeping."""
     least = STRATEGIES[name].least

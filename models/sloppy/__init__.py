@@ -84,11 +84,34 @@ async def solve(lm: LanguageModel, reward: Reward | StepReward, problem: str, te
     judged = (reward if isinstance(reward, Reward) else Reward(reward)).begin()
     text = lm.text(task.prompt(problem))
     for _ in range(len(task.parse(problem)[1])):
-        text = await sample("step", lm.extend(text, until="\n", max_tokens=3, temperature=temperature))
-        if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC
-            await condition("two digits", False)
+        text = await _line(lm, text, temperature)
         judged = await judged.step(text)
     await judged.end(text)
+    return text
+
+
+@program
+async def rethink(lm: LanguageModel, problem: str, times: int) -> Text:
+    """Solve, then `times` times go back to the line that the model was least sure of, and write on from there.
+
+    Budget forcing (Muennighoff et al. 2025, "s1: Simple test-time scaling") for a model that has no word for "wait":
+    it is made to look again, and nothing is judged.
+    """
+    lines = [lm.text(task.prompt(problem))]  # what stands: the prompt, and the text behind each line
+    for again in range(times + 1):
+        if again:
+            doubtful = min(range(1, len(lines)), key=lambda i: lines[i].log_prob or 0.0)
+            lines = lines[:doubtful]
+        while len(lines) <= len(task.parse(problem)[1]):
+            lines = [*lines, await _line(lm, lines[-1], 1.0)]
+    return lines[-1]
+
+
+async def _line(lm: LanguageModel, text: Text, temperature: float) -> Text:
+    """One line more; the run ends where it is none."""
+    text = await sample("step", lm.extend(text, until="\n", max_tokens=3, temperature=temperature))
+    if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC
+        await condition("two digits", False)
     return text
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ppl
 from ppl.models import sloppy
+from ppl.models.language_model import StepReward
 from ppl.models.sloppy import Problem, task
 from ppl.models.sloppy.evaluate import auc, evaluate
 from ppl.models.sloppy.task import PRESETS
 from ppl.models.sloppy.train import batch
+from ppl.rewards import Reward
 from ppl.solving import method, solve_all
 from ppl.source import Key
 
@@ -230,3 +233,28 @@ def test_the_filter_takes_one_step_a_line(weighting: sloppy.Weighting) -> None:
     assert len(steps) == PRESETS["default"].steps and not steps[-1].resampled
     if weighting == "published":
         assert all(step.resampled for step in steps[:-1])
+
+
+def test_thinking_on_goes_back_to_the_least_sure_line() -> None:
+    """Each time: what stands before that line is kept, and all behind it is written again."""
+    lm, rewritten = sloppy.load_model(), set[int]()
+    for problem in sloppy.held_out()[:10]:
+        found = ppl.trace(sloppy.rethink(lm, problem.problem, 3), 0)
+        texts: list[Any] = list(found.values())
+        if not task.is_line(texts[-1].last):  # the run has ended there
+            continue
+        lines, at = texts[:10], 10
+        for _ in range(3):
+            doubtful = min(range(10), key=lambda i: lines[i].log_prob)
+            assert texts[at].parent is lines[doubtful].parent
+            lines, at = [*lines[:doubtful], *texts[at : at + 10 - doubtful]], at + 10 - doubtful
+            rewritten.add(doubtful)
+        assert at == len(texts) and found.value is lines[-1]
+    assert len(rewritten) > 2
+
+
+def test_without_thinking_on_it_is_the_model() -> None:
+    lm, problem = sloppy.load_model(), sloppy.held_out()[0].problem
+    thought, solved = (ppl.infer(one, ppl.Importance(64), 0).map(str).table() for one in (
+        sloppy.rethink(lm, problem, 0), sloppy.solve(lm, Reward(StepReward(lm), use="none"), problem)))  # fmt: skip
+    assert {len(text) for text in thought} == {len(text) for text in solved} and len(thought) > 3

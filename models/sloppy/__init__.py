@@ -97,17 +97,17 @@ async def rethink(lm: LanguageModel, problem: str, times: int) -> Text:
     Budget forcing (Muennighoff et al. 2025, "s1: Simple test-time scaling") for a model that has no word for "wait":
     it is made to look again, and nothing is judged.
     """
-    lines = [lm.text(task.prompt(problem))]  # what stands: the prompt, and the text behind each line
+    prompt, steps, lines = lm.text(task.prompt(problem)), len(task.parse(problem)[1]), list[Text]()
     for again in range(times + 1):
         if again:
-            doubtful = min(range(1, len(lines)), key=lambda i: lines[i].log_prob or 0.0)
-            lines = lines[:doubtful]
-        while len(lines) <= len(task.parse(problem)[1]):
-            lines = [*lines, await _line(lm, lines[-1], 1.0)]
+            doubtful = min(range(steps), key=lambda i: lines[i].log_prob or 0.0)
+            del lines[doubtful:]
+        while len(lines) < steps:
+            lines.append(await _line(lm, lines[-1] if lines else prompt))
     return lines[-1]
 
 
-async def _line(lm: LanguageModel, text: Text, temperature: float) -> Text:
+async def _line(lm: LanguageModel, text: Text, temperature: float = 1.0) -> Text:
     """One line more; the run ends where it is none."""
     text = await sample("step", lm.extend(text, until="\n", max_tokens=3, temperature=temperature))
     if not task.is_line(text.last):  # not awaited at every line: each factor is a suspension of SMC

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -258,3 +259,6 @@ def test_without_thinking_on_it_is_the_model() -> None:
     thought, solved = (ppl.infer(one, ppl.Importance(64), 0).map(str).table() for one in (
         sloppy.rethink(lm, problem, 0), sloppy.solve(lm, Reward(StepReward(lm), use="none"), problem)))  # fmt: skip
     assert {len(text) for text in thought} == {len(text) for text in solved} and len(thought) > 3
+    one = ppl.trace(sloppy.rethink(lm, problem, 0), 0)
+    lines: list[Any] = list(one.values())
+    assert len(lines) == 10 and one.value is lines[-1] and all(b.parent is a for a, b in itertools.pairwise(lines))
